@@ -1,0 +1,89 @@
+# The commands of this project. `make start` and `make test` are all that a newcomer needs; CONTRIBUTING.md explains
+# the others.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.tools/node_modules/.bin:$(PATH)
+
+# Always the same selection of packages: another one resolves other features and builds the dependencies again.
+native := --workspace --exclude dockframe-frontend
+wasm := --target wasm32-unknown-unknown -p dockframe-frontend
+
+# What the page is made of. It is built again only when one of these is newer.
+page_sources := index.html Trunk.toml Cargo.toml Cargo.lock \
+	$(shell find frontend shared/src shared/Cargo.toml styles -type f 2>/dev/null)
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: start
+start: ## set up, build, run one job, keep serving (PORT=8000)
+	@scripts/setup
+	@$(MAKE) page
+	@printf '==> Building dockframe (up to 6 minutes the first time)\n'
+	@cargo build --release --quiet -p dockframe-cli
+	@scripts/start
+
+.PHONY: test
+test: ## set up for tests, then every test
+	@scripts/setup --test
+	@$(MAKE) page
+	@printf '==> Checking that the shared crate builds for the browser (seconds)\n'
+	@cargo check --quiet --target wasm32-unknown-unknown -p dockframe-shared
+	@printf '==> Building everything for the tests (2 to 4 minutes the first time)\n'
+	@cargo build --quiet $(native) --all-targets
+	@printf '==> Running the examples in the documentation (seconds)\n'
+	@cargo test --quiet $(native) --doc
+	@printf '==> Running the tests of the page (a minute the first time)\n'
+	@cargo nextest run -p dockframe-frontend
+	@printf '==> Running all other tests, with real Docker, Redis and Chromium (a few minutes)\n'
+	@cargo nextest run $(native)
+
+.PHONY: check
+check: check-fast ## format, clippy, rustdoc, licences and bans
+	@scripts/setup --check
+	@printf '==> rustdoc\n'
+	@RUSTDOCFLAGS='-D warnings' cargo doc --quiet $(native) --no-deps --document-private-items
+	@printf '==> cargo deny\n'
+	@cargo deny --all-features check bans licenses sources
+
+.PHONY: check-fast
+check-fast: ## format and clippy alone, native and wasm
+	@scripts/setup
+	@printf '==> rustfmt\n'
+	@cargo fmt --all --check
+	@$(MAKE) page
+	@printf '==> clippy, native\n'
+	@cargo clippy --quiet $(native) --all-targets -- -D warnings
+	@printf '==> clippy, wasm\n'
+	@cargo clippy --quiet $(wasm) -- -D warnings
+
+.PHONY: page
+page: target/page.stamp ## build the page into dist/
+
+target/page.stamp: $(page_sources)
+	@printf '==> Building the page (2 minutes the first time, then seconds)\n'
+	@trunk --log warn build --release
+	@mkdir -p target
+	@touch $@
+
+.PHONY: dev
+dev: ## page with live reload on port 8080, relay and worker rebuilt on change on port 8000
+	@scripts/setup
+	@$(MAKE) page
+	@scripts/dev
+
+.PHONY: bench
+bench: ## benchmarks
+	@scripts/bench
+
+.PHONY: fmt
+fmt: ## format everything
+	@cargo fmt --all
+
+.PHONY: clean
+clean: ## remove what was built; set-up stays
+	@rm -rf target dist .dev tests/artifacts
