@@ -9,6 +9,7 @@
 
 pub mod command;
 pub mod ids;
+pub mod javascript;
 pub mod job;
 pub mod metaframe;
 pub mod number;
