@@ -2,3 +2,4 @@
 //! host's inputs become a job, how a result becomes outputs (`metaframe` 3 to 5).
 
 pub mod data_ref;
+pub mod hash_params;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{Differences, entries, load, text};
 
 fn definition(entry: &Value) -> Definition {
-    serde_json::from_value(entry["definition"].clone()).unwrap()
+    serde_json::from_value(entry["definition"].clone()).expect("a definition")
 }
 
 #[test]

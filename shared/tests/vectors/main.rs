@@ -1,5 +1,6 @@
 //! Every recorded vector that is a matter of pure functions, answered by this crate.
 
+mod hash_params;
 mod ids;
 
 use serde_json::Value;
@@ -40,4 +41,8 @@ impl Drop for Differences {
             assert!(self.0.is_empty(), "{} differences:\n{}", self.0.len(), self.0.join("\n"));
         }
     }
+}
+
+fn is_undefined(value: &Value) -> bool {
+    value.get("$undefined").is_some()
 }
