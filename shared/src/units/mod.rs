@@ -1,1 +1,5 @@
-//! (being written)
+//! Amounts as people write them: time spans ([`duration`]), sizes ([`bytes`]), GPUs ([`gpus`]).
+
+pub mod bytes;
+pub mod duration;
+pub mod gpus;

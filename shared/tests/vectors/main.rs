@@ -2,6 +2,7 @@
 
 mod hash_params;
 mod ids;
+mod units;
 
 use serde_json::Value;
 
