@@ -1,0 +1,1 @@
+//! What a user sees and does on the pages of the product.

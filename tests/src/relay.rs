@@ -1,0 +1,157 @@
+//! A relay: `dockframe relay` as a process, on one address over its restarts. Also `dockframe up`, which is a relay
+//! with a worker.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::process::Command;
+
+use crate::client::Client;
+use crate::process::Process;
+use crate::redis::Redis;
+use crate::scenario::Scenario;
+use crate::{ports, wait};
+
+/// Where a relay keeps its queues.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// In a folder of the scenario.
+    Embedded,
+    Redis(String),
+}
+
+impl From<&Redis> for Store {
+    fn from(redis: &Redis) -> Self {
+        Self::Redis(redis.url())
+    }
+}
+
+#[derive(Debug)]
+pub struct Relay {
+    scenario: Arc<Scenario>,
+    name: String,
+    address: SocketAddr,
+    arguments: Vec<String>,
+    process: Mutex<Arc<Process>>,
+}
+
+impl Relay {
+    /// Starts a relay with an embedded store and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start(scenario: &Arc<Scenario>) -> anyhow::Result<Self> {
+        Self::start_with(scenario, "relay", &Store::Embedded).await
+    }
+
+    /// Starts a relay; several of one store are told apart by their names.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start_with(scenario: &Arc<Scenario>, name: &str, store: &Store) -> anyhow::Result<Self> {
+        let store = match store {
+            Store::Embedded => format!("embedded:{}", folder(scenario, name, "store")?.display()),
+            Store::Redis(url) => url.clone(),
+        };
+        let blobs = format!("file:{}", folder(scenario, "shared", "blobs")?.display());
+        let arguments = ["relay", "--store", &store, "--blobs", &blobs].map(str::to_owned).to_vec();
+        Self::launch(scenario, name, arguments).await
+    }
+
+    /// Starts `dockframe up`: relay, page and a worker of the queue `local`.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start_up(scenario: &Arc<Scenario>) -> anyhow::Result<Self> {
+        let data = folder(scenario, "up", "data")?.display().to_string();
+        let arguments = ["up", "--data-dir", &data, "--cpus", "2"].map(str::to_owned).to_vec();
+        Self::launch(scenario, "up", arguments).await
+    }
+
+    async fn launch(scenario: &Arc<Scenario>, name: &str, arguments: Vec<String>) -> anyhow::Result<Self> {
+        let address = ports::free()?;
+        let process = scenario.start(name, command(scenario, &arguments, address)?)?;
+        let relay = Self {
+            scenario: scenario.clone(),
+            name: name.to_owned(),
+            address,
+            arguments,
+            process: Mutex::new(process),
+        };
+        relay.ready().await?;
+        Ok(relay)
+    }
+
+    /// The base address, without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Client::new(&self.url())
+    }
+
+    #[must_use]
+    pub fn process(&self) -> Arc<Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends it as a crash would.
+    ///
+    /// # Errors
+    /// It cannot be killed.
+    pub async fn kill(&self) -> anyhow::Result<()> {
+        self.process().kill().await
+    }
+
+    /// Asks it to end, as an operator would.
+    ///
+    /// # Errors
+    /// It does not end by itself.
+    pub async fn stop(&self) -> anyhow::Result<()> {
+        let status = self.process().stop(wait::SOON).await?;
+        anyhow::ensure!(status.success(), "the relay ended with {status}");
+        Ok(())
+    }
+
+    /// Starts it again, with the same store at the same address.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start_again(&self) -> anyhow::Result<()> {
+        let process = self.scenario.start(&self.name, command(&self.scenario, &self.arguments, self.address)?)?;
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
+        self.ready().await
+    }
+
+    async fn ready(&self) -> anyhow::Result<()> {
+        let client = self.client()?;
+        let process = self.process();
+        wait::until("a healthy relay", wait::SOON, async || match process.ended().await {
+            Ok(None) => client.health().await.map_err(|error| error.to_string()),
+            ended => Err(format!("it has ended ({ended:?}): {}", process.output())),
+        })
+        .await
+    }
+}
+
+fn folder(scenario: &Scenario, name: &str, what: &str) -> anyhow::Result<PathBuf> {
+    let path = scenario.folder().join(name).join(what);
+    std::fs::create_dir_all(&path)?;
+    Ok(path)
+}
+
+fn command(scenario: &Scenario, arguments: &[String], address: SocketAddr) -> anyhow::Result<Command> {
+    let mut command = scenario.dockframe(&[])?;
+    command.args(arguments).args(["--listen", &address.to_string()]);
+    Ok(command)
+}
