@@ -69,7 +69,7 @@ pub fn print(bytes: u64) -> String {
     let units = ["PiB", "TiB", "GiB", "MiB", "KiB"];
     for (power, unit) in (1..=5).rev().zip(units) {
         let size = 1024u64.pow(power);
-        if bytes >= size && bytes % size == 0 {
+        if bytes >= size && bytes.is_multiple_of(size) {
             return format!("{} {unit}", bytes / size);
         }
     }

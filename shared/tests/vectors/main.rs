@@ -2,6 +2,7 @@
 
 mod hash_params;
 mod ids;
+mod job_definition;
 mod units;
 
 use serde_json::Value;
