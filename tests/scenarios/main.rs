@@ -1,3 +1,11 @@
 //! The promises of the whole system, one file each, shown with real processes, containers and browsers.
 
+mod cancel;
+mod handshake_trace;
 mod harness;
+mod nothing_left_behind;
+mod relay_restart;
+mod same_job_twice;
+mod startup_errors;
+mod submit_and_finish;
+mod worker_lost;

@@ -51,7 +51,8 @@ impl Browser {
             .context("chromedriver cannot be started: run `scripts/setup --test`")?;
         let said = driver.says("started successfully on port ", wait::SOON).await?;
         let port = said.split("started successfully on port ").nth(1).and_then(|rest| rest.split('.').next());
-        let port: u16 = port.and_then(|text| text.trim().parse().ok()).context("chromedriver names no port")?;
+        let port: u16 =
+            port.and_then(|text| text.trim().parse().ok()).context("chromedriver names no port")?;
 
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities(&profile)?)
@@ -59,7 +60,9 @@ impl Browser {
             .await
             .context("Chromium does not start")?;
         let source = json!({ "source": RECORDER });
-        client.issue_cmd(Post("goog/cdp/execute", cdp("Page.addScriptToEvaluateOnNewDocument", &source))).await?;
+        client
+            .issue_cmd(Post("goog/cdp/execute", cdp("Page.addScriptToEvaluateOnNewDocument", &source)))
+            .await?;
         Ok(Self { client: Mutex::new(Some(client)), driver, profile })
     }
 
@@ -193,7 +196,8 @@ impl Frame {
     /// # Errors
     /// There is no such frame.
     pub async fn text(&self, css: &str) -> anyhow::Result<Option<String>> {
-        let text = self.run("return document.querySelector(arguments[0])?.innerText ?? null", &[json!(css)]).await?;
+        let text =
+            self.run("return document.querySelector(arguments[0])?.innerText ?? null", &[json!(css)]).await?;
         Ok(text.as_str().map(str::to_owned))
     }
 
@@ -202,7 +206,8 @@ impl Frame {
     /// # Errors
     /// There is no such frame.
     pub async fn texts(&self, css: &str) -> anyhow::Result<Vec<String>> {
-        let script = "return [...document.querySelectorAll(arguments[0])].map((element) => element.innerText)";
+        let script =
+            "return [...document.querySelectorAll(arguments[0])].map((element) => element.innerText)";
         let texts = self.run(script, &[json!(css)]).await?;
         Ok(serde_json::from_value(texts)?)
     }

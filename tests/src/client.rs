@@ -48,7 +48,11 @@ impl Client {
     /// # Errors
     /// No answer.
     pub async fn get(&self, path: &str) -> anyhow::Result<reqwest::Response> {
-        self.http.get(format!("{}{path}", self.base)).send().await.with_context(|| format!("no answer to {path}"))
+        self.http
+            .get(format!("{}{path}", self.base))
+            .send()
+            .await
+            .with_context(|| format!("no answer to {path}"))
     }
 
     /// A path's JSON.
@@ -106,9 +110,11 @@ impl Client {
     /// # Errors
     /// It did not come; the message has the last one seen.
     pub async fn reaches(&self, queue: &str, id: &str, wanted: &str) -> anyhow::Result<()> {
-        wait::until(&format!("the state {wanted}"), wait::PATIENT, async || match self.state(queue, id).await {
-            Ok(Some(state)) if state == wanted => Ok(()),
-            other => Err(format!("{other:?}")),
+        wait::until(&format!("the state {wanted}"), wait::PATIENT, async || {
+            match self.state(queue, id).await {
+                Ok(Some(state)) if state == wanted => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await
     }
@@ -142,7 +148,8 @@ impl Client {
     pub async fn watch(&self, queue: &str) -> anyhow::Result<Watcher> {
         let base = self.base.replacen("http", "ws", 1);
         let url = format!("{base}/q/{queue}/client?protocol=watch/1");
-        let (socket, _) = tokio_tungstenite::connect_async(&url).await.context("the relay refuses the socket")?;
+        let (socket, _) =
+            tokio_tungstenite::connect_async(&url).await.context("the relay refuses the socket")?;
         let mut watcher = Watcher { socket };
         let hello = watcher.next().await?;
         anyhow::ensure!(hello["type"] == "Hello", "the first frame is no Hello: {hello}");

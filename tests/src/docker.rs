@@ -70,12 +70,13 @@ pub async fn remove_containers_of(worker: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Names of all volumes.
+/// Runs a command in a running container.
 ///
 /// # Errors
-/// The Engine does not answer.
-pub async fn volumes() -> anyhow::Result<Vec<String>> {
-    run_args(&["volume", "ls", "--quiet"]).await.map(|output| lines(&output))
+/// The container is not running, or the command fails there.
+pub async fn exec(container: &str, command: &[&str]) -> anyhow::Result<()> {
+    let words = [&["exec", container], command].concat();
+    run_args(&words).await.map(drop)
 }
 
 /// A property of a container, by a Go template.

@@ -31,7 +31,10 @@ impl Metapage {
     /// The library is not installed, or there is no browser.
     pub async fn open(scenario: &Scenario) -> anyhow::Result<Self> {
         let library = tests_folder().join("node_modules/@metapages/metapage/dist/index.js");
-        anyhow::ensure!(library.is_file(), "the metapage library is not installed: run `scripts/setup --test`");
+        anyhow::ensure!(
+            library.is_file(),
+            "the metapage library is not installed: run `scripts/setup --test`"
+        );
         let mut servers = JoinSet::new();
         let mut serve = async || {
             let pages = Router::new()

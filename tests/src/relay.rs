@@ -128,7 +128,8 @@ impl Relay {
     /// # Errors
     /// It does not get ready.
     pub async fn start_again(&self) -> anyhow::Result<()> {
-        let process = self.scenario.start(&self.name, command(&self.scenario, &self.arguments, self.address)?)?;
+        let process =
+            self.scenario.start(&self.name, command(&self.scenario, &self.arguments, self.address)?)?;
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
         self.ready().await
     }

@@ -116,7 +116,8 @@ impl Scenario {
         let mut command = Command::new(binary::dockframe()?);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("DOCKFRAME_") || text.starts_with("METAPAGE_") || text == "API_SERVER_ADDRESS" {
+            if text.starts_with("DOCKFRAME_") || text.starts_with("METAPAGE_") || text == "API_SERVER_ADDRESS"
+            {
                 command.env_remove(&name);
             }
         }
@@ -194,7 +195,8 @@ impl Scenario {
         }
         for entry in std::fs::read_dir(self.folder())? {
             let path = entry?.path();
-            let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|end| end == "log")) else {
+            let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|end| end == "log"))
+            else {
                 continue;
             };
             std::fs::copy(&path, artifacts.join(name))?;

@@ -25,14 +25,22 @@ impl Worker {
     ///
     /// # Errors
     /// It cannot be started, or there is no Engine.
-    pub async fn start_with(scenario: &Arc<Scenario>, relay: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+    pub async fn start_with(
+        scenario: &Arc<Scenario>,
+        relay: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         docker::engine().await?;
         // Old workers spare containers of ids that begin so (`worker` 2.5).
         let id = format!("test-worker-{}", uuid::Uuid::new_v4().simple());
         let data = scenario.folder().join("workers").join(&id);
         std::fs::create_dir_all(&data)?;
         let mut command = scenario.dockframe(&["run"])?;
-        command.args(arguments).args(["--api-address", relay, "--id", &id]).arg("--data-directory").arg(&data);
+        command
+            .args(arguments)
+            .args(["--api-address", relay, "--id", &id])
+            .arg("--data-directory")
+            .arg(&data);
         scenario.owns_worker(&id);
         let process = scenario.start(&id, command)?;
         Ok(Self { id, process })
