@@ -41,7 +41,6 @@ struct Owned {
 ///
 /// # Panics
 /// When it failed, after its logs and screenshots are in `tests/artifacts/<name>/` and all is closed.
-#[expect(clippy::needless_pass_by_value, reason = "a scenario's body runs once")]
 pub fn run<F>(name: &str, body: F)
 where
     F: AsyncFnOnce(Arc<Scenario>) -> anyhow::Result<()>,
