@@ -7,10 +7,13 @@ export PATH=$tools/bin:$tools/node_modules/.bin:$PATH
 
 say() { printf '    %s\n' "$*"; }
 
+# The status of a script that stopped by itself and has said why.
+said_why=64
+
 # One line that says what is wrong and what to do about it.
 die() {
   printf 'error: %s\n' "$*" >&2
-  exit 1
+  exit "$said_why"
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -27,11 +30,12 @@ step() {
   (set -e; "$@") >"$log" 2>&1 </dev/null
   status=$?
   set -e
-  if [ "$status" -ne 0 ]; then
-    tail -n 40 "$log" | grep -v '^error: ' >&2 || true
-    # A script's own last line says what to do; anything else gets a line that says where to look.
-    grep '^error: ' "$log" | tail -n 1 >&2 || die "$what failed: see $log"
-    exit 1
+  if [ "$status" -eq "$said_why" ]; then
+    grep '^error: ' "$log" | tail -n 1 >&2
+    exit "$said_why"
+  elif [ "$status" -ne 0 ]; then
+    tail -n 40 "$log" >&2
+    die "$what failed, see above; all of its output is in $log"
   fi
   say "done in $((SECONDS - begin)) s"
 }
