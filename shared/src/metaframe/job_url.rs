@@ -7,18 +7,16 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::data_ref::{Content, DataRef};
+use super::data_ref::DataRef;
 use super::hash_params::{BadValue, HashParams};
-use super::inputs::{Blob, InputProblem, PipeValue, Staged, StagedFile, file_name, stage};
+use super::inputs::{Blob, InputProblem, Staged, StagedFile, file_name, stage};
+use super::job_input::JOB_INPUT;
 use super::queue::QueueAddress;
 use super::settings::{BadParam, Settings};
 use crate::ids::JobId;
 use crate::javascript::json::is_truthy;
 use crate::job::definition::{Definition, Enqueued};
 use crate::job::digest::job_id;
-
-/// The input that may set the job, and is never a file (`metaframe` 5.7).
-pub const JOB_INPUT: &str = "job";
 
 /// What the address and the inputs come to.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,8 +149,10 @@ fn definition(settings: &Settings, source: Source<'_>) -> Result<Map<String, Val
     let mut env = take_object(&mut job, "env")?;
     for (name, value) in &settings.env {
         env.insert(name.clone(), Value::from(value.as_str()));
-        fill(job.get_mut("command"), name, value);
-        fill(job.get_mut("build").and_then(|build| build.get_mut("context")), name, value);
+        fill(&mut job, "command", name, value);
+        if let Some(Value::Object(build)) = job.get_mut("build") {
+            fill(build, "context", name, value);
+        }
     }
     job.insert("env".to_owned(), Value::Object(env));
     if let Some(files) = &settings.files {
@@ -161,9 +161,9 @@ fn definition(settings: &Settings, source: Source<'_>) -> Result<Map<String, Val
     Ok(job)
 }
 
-/// Replaces the first `${name}` by the value, taken literally.
-fn fill(text: Option<&mut Value>, name: &str, value: &str) {
-    if let Some(Value::String(text)) = text {
+/// Replaces the first `${name}` in a field by the value, taken literally.
+fn fill(object: &mut Map<String, Value>, field: &str, name: &str, value: &str) {
+    if let Some(Value::String(text)) = object.get_mut(field) {
         *text = text.replacen(&format!("${{{name}}}"), value, 1);
     }
 }
@@ -253,46 +253,13 @@ impl Files<'_> {
     }
 }
 
-/// The job that an input `job` sets, to be written to the parameter of that name: an object, or JSON text, or a
-/// reference that holds one.
-///
-/// # Errors
-/// A value that is no job, in words for the user.
-pub fn job_from_input(value: &PipeValue) -> Result<Option<Map<String, Value>>, BadValue> {
-    let wrong = || BadValue::Shape("the input `job` must be an object such as {\"image\": …}".to_owned());
-    let parse = |text: &str| serde_json::from_str(text).map_err(|error| BadValue::Json(error.to_string()));
-    let value = match value {
-        PipeValue::Json(value) if !is_truthy(value) => return Ok(None),
-        PipeValue::Json(Value::Object(object)) => match DataRef::from_object(object) {
-            None => return Ok(Some(object.clone())),
-            Some(reference) => parse(&inline_text(&reference).ok_or_else(wrong)?)?,
-        },
-        PipeValue::Json(Value::String(text)) => match DataRef::from_data_url(text)? {
-            None => parse(text)?,
-            Some(reference) => parse(&inline_text(&reference).ok_or_else(wrong)?)?,
-        },
-        PipeValue::Bytes(bytes) => parse(&String::from_utf8_lossy(bytes))?,
-        PipeValue::Json(_) | PipeValue::Unusable(_) => return Err(wrong()),
-    };
-    match value {
-        Value::Object(object) => Ok(Some(object)),
-        _ => Err(wrong()),
-    }
-}
-
-fn inline_text(reference: &DataRef) -> Option<String> {
-    match reference.content() {
-        Ok(Content::Bytes(bytes)) => String::from_utf8(bytes.into_owned()).ok(),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::super::hash_params::encode_json;
+    use super::super::inputs::PipeValue;
     use super::*;
 
     const PAGE: &str = "https://page.example";
@@ -402,26 +369,6 @@ mod tests {
         let enqueued = serde_json::to_value(enqueued.unwrap()).unwrap();
         assert_eq!(enqueued["control"], json!({"namespace": "_", "maxDuration": "2h"}));
         assert_eq!(enqueued["debug"], true);
-    }
-
-    #[test]
-    fn the_input_job_may_be_an_object_a_text_or_a_reference() {
-        let job = json!({"image": "a"});
-        for value in [
-            job.clone(),
-            json!("{\"image\":\"a\"}"),
-            json!("data:application/json,%7B%22image%22:%22a%22%7D"),
-            json!("data:;base64,eyJpbWFnZSI6ImEifQ=="),
-            json!({"type": "json", "value": {"image": "a"}}),
-            json!({"type": "utf8", "value": "{\"image\":\"a\"}"}),
-        ] {
-            let read = job_from_input(&PipeValue::Json(value.clone())).unwrap();
-            assert_eq!(read.map(Value::Object), Some(job.clone()), "{value}");
-        }
-        assert_eq!(job_from_input(&PipeValue::Json(json!(""))), Ok(None));
-        for value in [json!("nonsense"), json!([1]), json!(7), json!({"type": "url", "value": "https://h"})] {
-            assert!(job_from_input(&PipeValue::Json(value.clone())).is_err(), "{value}");
-        }
     }
 
     proptest! {

@@ -9,6 +9,7 @@ pub mod data_ref;
 pub mod data_url;
 pub mod hash_params;
 pub mod inputs;
+pub mod job_input;
 pub mod job_url;
 pub mod queue;
 pub mod settings;

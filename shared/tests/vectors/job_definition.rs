@@ -6,7 +6,8 @@ use dockframe_shared::job::Definition;
 use dockframe_shared::job::digest::job_id;
 use dockframe_shared::metaframe::hash_params::HashParams;
 use dockframe_shared::metaframe::inputs::{PipeValue, Staged};
-use dockframe_shared::metaframe::job_url::{JOB_INPUT, NoJob, PageJob, Source, job_from_input, page_job};
+use dockframe_shared::metaframe::job_input::{JOB_INPUT, job_from_input};
+use dockframe_shared::metaframe::job_url::{NoJob, PageJob, Source, page_job};
 use serde_json::{Map, Value, json};
 use url::Url;
 

@@ -1,5 +1,6 @@
 //! Every recorded vector that is a matter of pure functions, answered by this crate.
 
+mod commands;
 mod hash_params;
 mod ids;
 mod job_definition;
