@@ -1,11 +1,14 @@
 //! The promises of the whole system, one file each, shown with real processes, containers and browsers.
 
 mod cancel;
+mod example_url;
 mod handshake_trace;
 mod harness;
+mod metapage_pipes;
 mod nothing_left_behind;
 mod relay_restart;
 mod same_job_twice;
+mod size_budget;
 mod startup_errors;
 mod submit_and_finish;
 mod worker_lost;

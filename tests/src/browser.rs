@@ -220,6 +220,25 @@ impl Frame {
         self.attempt(&format!("a click on {css}"), css, async |element| element.click().await).await
     }
 
+    /// Clicks what a script finds, as soon as it finds something.
+    ///
+    /// # Errors
+    /// It finds nothing, or what it finds cannot be clicked.
+    pub async fn press(&self, what: &str, script: &str, arguments: &[Value]) -> anyhow::Result<()> {
+        wait::until(&format!("a click on {what}"), wait::SOON, async || {
+            let done = self
+                .within(async |client| {
+                    let found = client.execute(script, arguments.to_vec()).await?;
+                    anyhow::ensure!(!found.is_null(), "it is not there");
+                    let element: WebElement = serde_json::from_value(found)?;
+                    Ok(Element::from_element_id(client.clone(), element.id.into()).click().await?)
+                })
+                .await;
+            done.map_err(|error| format!("{error:#}"))
+        })
+        .await
+    }
+
     /// Replaces the text of a field, by keys.
     ///
     /// # Errors
@@ -310,6 +329,13 @@ fn capabilities(profile: &Path) -> anyhow::Result<Capabilities> {
 
 fn cdp(method: &str, parameters: &Value) -> Value {
     json!({ "cmd": method, "params": parameters })
+}
+
+/// An element as scripts give it.
+#[derive(Debug, serde::Deserialize)]
+struct WebElement {
+    #[serde(rename = "element-6066-11e4-a52e-4f735466cecf")]
+    id: String,
 }
 
 /// A command that WebDriver itself does not have: its path below the session, and its body.

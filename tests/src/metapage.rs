@@ -92,8 +92,17 @@ impl Metapage {
     /// # Errors
     /// The library refuses the definition.
     pub async fn load(&self, metaframes: &Value) -> anyhow::Result<()> {
+        self.load_with(metaframes, &json!({})).await
+    }
+
+    /// Loads metaframes; the host holds inputs for them (frame → name → value) before any has loaded.
+    ///
+    /// # Errors
+    /// The library refuses the definition.
+    pub async fn load_with(&self, metaframes: &Value, inputs: &Value) -> anyhow::Result<()> {
         let definition = json!({ "version": "2", "metaframes": metaframes });
-        self.host().run("return window.host.load(arguments[0])", &[definition]).await?;
+        let arguments = [definition, inputs.clone()];
+        self.host().run("return window.host.load(arguments[0], arguments[1])", &arguments).await?;
         Ok(())
     }
 
