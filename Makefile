@@ -77,7 +77,9 @@ dev: ## page with live reload on port 8080, relay and worker rebuilt on change o
 	@scripts/dev
 
 .PHONY: bench
-bench: ## benchmarks
+bench: ## how fast jobs go through the release build
+	@scripts/setup --test
+	@$(MAKE) page
 	@scripts/bench
 
 .PHONY: fmt
