@@ -11,5 +11,6 @@ pub mod hash_params;
 pub mod inputs;
 pub mod job_input;
 pub mod job_url;
+pub mod outputs;
 pub mod queue;
 pub mod settings;
