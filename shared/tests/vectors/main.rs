@@ -4,6 +4,8 @@ mod commands;
 mod hash_params;
 mod ids;
 mod job_definition;
+mod outputs;
+mod resolve;
 mod units;
 
 use serde_json::Value;
