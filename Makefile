@@ -62,12 +62,11 @@ check-fast: ## format and clippy alone, native and wasm
 	@cargo clippy --quiet $(wasm) -- -D warnings
 
 .PHONY: page
-page: target/page.stamp ## build the page into dist/
+page: dist/index.html ## build the page into dist/
 
-target/page.stamp: $(page_sources)
+dist/index.html: $(page_sources)
 	@printf '==> Building the page (2 minutes the first time, then seconds)\n'
 	@trunk --log warn build --release
-	@mkdir -p target
 	@touch $@
 
 .PHONY: dev
