@@ -2,8 +2,8 @@
 
 use dockframe_tests::docker::{self, BUSYBOX, Kind};
 use dockframe_tests::relay::Relay;
+use dockframe_tests::scenario;
 use dockframe_tests::worker::Worker;
-use dockframe_tests::{scenario, wait};
 use serde_json::json;
 
 #[test]
@@ -16,19 +16,11 @@ fn a_cancelled_job_loses_its_container() {
         let queue = scenario.queue();
 
         let id = client.submit(queue, &json!({ "image": BUSYBOX, "command": "sleep 600" })).await?;
-        wait::until("a running container", wait::PATIENT, async || match worker.containers().await {
-            Ok(containers) if containers.iter().any(|container| container.ends_with(" running")) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await?;
+        worker.running_container().await?;
 
         let answer = client.cancel(queue, &id).await?;
         assert_eq!(answer["success"], true, "{answer}");
-        wait::until("no container", wait::SOON, async || match worker.containers().await {
-            Ok(containers) if containers.is_empty() => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await?;
+        worker.no_container().await?;
         assert_eq!(client.result(queue, &id).await?, None);
         assert_eq!(client.state(queue, &id).await?, None, "a cancelled job is in no list");
 

@@ -22,12 +22,7 @@ fn a_job_that_ends_while_the_link_is_cut_delivers_its_result_later() {
             "until [ -e /tmp/go ]; do sleep 0.1; done; head -c 3000 /dev/zero > /outputs/zeros; echo ended";
         let definition = json!({ "image": BUSYBOX, "command": format!("sh -c \"{script}\"") });
         let id = client.submit(queue, &definition).await?;
-        let container = wait::until("a running container", wait::PATIENT, async || {
-            let containers = worker.containers().await.map_err(|error| error.to_string())?;
-            let running = containers.iter().find_map(|container| container.strip_suffix(" running"));
-            running.map(str::to_owned).ok_or_else(|| format!("{containers:?}"))
-        })
-        .await?;
+        let container = worker.running_container().await?;
 
         link.cut();
         docker::exec(&container, &["touch", "/tmp/go"]).await?;

@@ -21,11 +21,7 @@ fn finished_jobs_leave_no_container() {
         for id in &ids {
             client.finished(queue, id).await?;
         }
-        wait::until("no container", wait::SOON, async || match worker.containers().await {
-            Ok(containers) if containers.is_empty() => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await?;
+        worker.no_container().await?;
         let status = worker.process().stop(wait::SOON).await?;
         assert!(status.success(), "an idle worker ends well on SIGTERM: {status}");
         relay.stop().await

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use dockframe_tests::docker::{self, BUSYBOX, Kind};
 use dockframe_tests::relay::Relay;
 use dockframe_tests::scenario::{self, Scenario};
-use dockframe_tests::wait;
 use dockframe_tests::worker::Worker;
 use serde_json::json;
 
@@ -65,12 +64,7 @@ async fn runs_over(
     let id =
         client.submit(queue, &json!({ "image": BUSYBOX, "command": format!("sh -c \"{script}\"") })).await?;
     client.reaches(queue, &id, "Running").await?;
-    let container = wait::until("a running container", wait::PATIENT, async || {
-        let containers = worker.containers().await.map_err(|error| error.to_string())?;
-        let running = containers.iter().find_map(|container| container.strip_suffix(" running"));
-        running.map(str::to_owned).ok_or_else(|| format!("{containers:?}"))
-    })
-    .await?;
+    let container = worker.running_container().await?;
 
     end(&relay).await?;
     relay.start_again().await?;

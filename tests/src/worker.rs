@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::docker;
 use crate::process::Process;
 use crate::scenario::Scenario;
+use crate::{docker, wait};
 
 #[derive(Debug)]
 pub struct Worker {
@@ -62,5 +62,30 @@ impl Worker {
     /// The Engine does not answer.
     pub async fn containers(&self) -> anyhow::Result<Vec<String>> {
         docker::containers_of(&self.id).await
+    }
+
+    /// Waits until one of its containers runs, and gives its id.
+    ///
+    /// # Errors
+    /// None does within the limit.
+    pub async fn running_container(&self) -> anyhow::Result<String> {
+        wait::until("a running container", wait::PATIENT, async || {
+            let containers = self.containers().await.map_err(|error| error.to_string())?;
+            let running = containers.iter().find_map(|container| container.strip_suffix(" running"));
+            running.map(str::to_owned).ok_or_else(|| format!("{containers:?}; {}", self.process.output()))
+        })
+        .await
+    }
+
+    /// Waits until the Engine has no container of it, running or not.
+    ///
+    /// # Errors
+    /// There are some after the limit.
+    pub async fn no_container(&self) -> anyhow::Result<()> {
+        wait::until("no container", wait::SOON, async || match self.containers().await {
+            Ok(containers) if containers.is_empty() => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await
     }
 }

@@ -1,0 +1,72 @@
+//! The list of tests that are known to fail.
+//!
+//! A line is `ID MARK reason`; `#` begins a comment. It can only shrink: a listed test that passes is an error, and
+//! so is a line that names no test.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+
+use crate::items;
+use crate::registry::{Item, Mark};
+
+/// Reasons by test.
+#[derive(Debug, Default)]
+pub(crate) struct Known(BTreeMap<(String, &'static str), String>);
+
+impl Known {
+    pub(crate) fn reason(&self, item: &Item) -> Option<&str> {
+        self.0.get(&(item.id.to_owned(), word(item.mark))).map(String::as_str)
+    }
+}
+
+fn word(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Compat => "compat",
+        Mark::Dockframe => "dockframe",
+    }
+}
+
+/// Reads the list.
+///
+/// # Errors
+/// A line that cannot be read, or names no test.
+pub(crate) fn read(text: &str) -> anyhow::Result<Known> {
+    let all = items::all();
+    let mut known = BTreeMap::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let mut words = line.splitn(3, char::is_whitespace);
+        let (id, mark) = words.next().zip(words.next()).with_context(|| format!("no mark in {line:?}"))?;
+        let reason = words.next().map(str::trim).with_context(|| format!("no reason in {line:?}"))?;
+        let mark = match mark {
+            "compat" => Mark::Compat,
+            "dockframe" => Mark::Dockframe,
+            other => anyhow::bail!("{other:?} is no mark in {line:?}"),
+        };
+        anyhow::ensure!(
+            all.iter().any(|item| item.id == id && item.mark == mark),
+            "no test is {id} {mark}: take the line out of the list"
+        );
+        known.insert((id.to_owned(), word(mark)), reason.to_owned());
+    }
+    Ok(Known(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_names_tests_and_reasons() {
+        let known = read("# a list\n\n7.3 compat  not yet\n").unwrap();
+        let item = items::all().into_iter().find(|item| item.id == "7.3").unwrap();
+        assert_eq!(known.reason(&item), Some("not yet"));
+    }
+
+    #[test]
+    fn a_line_that_names_no_test_is_refused() {
+        assert!(read("7.999 compat gone").is_err());
+        assert!(read("7.3 compat").is_err());
+        assert!(read("7.3 maybe why").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! Runs tests side by side, a bounded number at once, and hands each outcome to the report in the list's order.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+
+use crate::known::Known;
+use crate::registry::Item;
+use crate::report;
+use crate::test::{Relay, Skipped, Test};
+
+/// The longest that one test may take: a replacement of the oldest kind of job takes 70 s.
+const LIMIT: Duration = Duration::from_secs(110);
+
+/// How a test came out.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Passed,
+    Failed(String),
+    Skipped(String),
+    /// Failed as the list of known failures says.
+    Known(String),
+    /// Passed although it is listed as a known failure.
+    Outgrown,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) item: Item,
+    pub(crate) verdict: Verdict,
+    pub(crate) took: Duration,
+}
+
+/// Runs them all.
+///
+/// # Errors
+/// The report cannot be written.
+pub(crate) async fn run(
+    items: &[Item],
+    relay: &Relay,
+    parallel: usize,
+    known: &Known,
+) -> anyhow::Result<Vec<Outcome>> {
+    let tests = items.iter().enumerate().map(|(place, item)| async move {
+        (place, run_one(*item, relay, known).await)
+    });
+    let mut running = stream::iter(tests).buffer_unordered(parallel);
+    let mut early = BTreeMap::new();
+    let mut outcomes = Vec::with_capacity(items.len());
+    while let Some((place, outcome)) = running.next().await {
+        early.insert(place, outcome);
+        // A line is printed when all before it are.
+        while let Some(next) = early.remove(&outcomes.len()) {
+            report::line(&next)?;
+            outcomes.push(next);
+        }
+    }
+    Ok(outcomes)
+}
+
+async fn run_one(item: Item, relay: &Relay, known: &Known) -> Outcome {
+    let begin = Instant::now();
+    let test = Test::new(relay);
+    let run = AssertUnwindSafe(async { (item.run)(test).await }).catch_unwind();
+    let verdict = match tokio::time::timeout(LIMIT, run).await {
+        Ok(Ok(Ok(()))) => Verdict::Passed,
+        Ok(Ok(Err(error))) => match error.downcast_ref::<Skipped>() {
+            Some(Skipped(why)) => Verdict::Skipped(why.clone()),
+            None => Verdict::Failed(format!("{error:#}")),
+        },
+        Ok(Err(panic)) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Verdict::Failed(format!("the test itself failed: {}", text.unwrap_or_default()))
+        }
+        Err(_) => Verdict::Failed(format!("expected an end within {LIMIT:?}; it still runs")),
+    };
+    let verdict = match (verdict, known.reason(&item)) {
+        (Verdict::Failed(_), Some(reason)) => Verdict::Known(reason.to_owned()),
+        (Verdict::Passed, Some(_)) => Verdict::Outgrown,
+        (verdict, _) => verdict,
+    };
+    Outcome { item, verdict, took: begin.elapsed() }
+}
