@@ -7,11 +7,11 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use url::Url;
 
 use super::definition::Definition;
 use crate::ids::JobId;
 use crate::javascript::json::{Keys, is_truthy, write, write_sorted};
+use crate::javascript::url::HttpUrl;
 
 /// Fields taken as they are unless `null`.
 const SCALARS: [&str; 8] =
@@ -123,11 +123,11 @@ fn without_signature(url: &str) -> Cow<'_, str> {
         return Cow::Borrowed(content);
     }
     if url.starts_with(PRESIGNING_HOST)
-        && let Ok(mut parsed) = Url::parse(url)
+        && let Some(HttpUrl { origin, path }) = HttpUrl::parse(url)
+        // Otherwise it was the name of a user at another host.
+        && origin.starts_with(PRESIGNING_HOST)
     {
-        parsed.set_query(None);
-        parsed.set_fragment(None);
-        return Cow::Owned(parsed.into());
+        return Cow::Owned(origin + &path);
     }
     Cow::Borrowed(url)
 }
