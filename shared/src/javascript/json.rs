@@ -5,27 +5,19 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::{number, text};
+use super::number;
+use super::text::{NameOrder, sort_by_name};
 
 /// `JSON.stringify(value)`: compact; of an object's keys the array indices come first, then the others as they
 /// stand.
 #[must_use]
 pub fn stringify(value: &Value) -> String {
     let mut out = String::new();
-    write(&mut out, value, Keys::AsProperties);
+    write(&mut out, value, NameOrder::Properties);
     out
 }
 
-/// In which order the keys of objects are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keys {
-    /// As a JavaScript object lists them.
-    AsProperties,
-    /// By UTF-16 code units, at every level.
-    Sorted,
-}
-
-pub(crate) fn write(out: &mut String, value: &Value, keys: Keys) {
+pub(crate) fn write(out: &mut String, value: &Value, keys: NameOrder) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
@@ -45,29 +37,19 @@ pub(crate) fn write(out: &mut String, value: &Value, keys: Keys) {
     }
 }
 
-fn write_object(out: &mut String, fields: &Map<String, Value>, keys: Keys) {
-    let mut entries: Vec<(&str, &Value)> =
-        fields.iter().map(|(name, value)| (name.as_str(), value)).collect();
-    match keys {
-        Keys::Sorted => write_sorted(out, entries, |out, value| write(out, value, keys)),
-        Keys::AsProperties => {
-            text::sort_as_properties(&mut entries, |(name, _)| name);
-            write_entries(out, entries, |out, value| write(out, value, keys));
-        }
-    }
+fn write_object(out: &mut String, fields: &Map<String, Value>, keys: NameOrder) {
+    let entries = fields.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    write_entries(out, entries, keys, |out, value| write(out, value, keys));
 }
 
-/// An object with these entries, sorted by UTF-16 code units.
-pub(crate) fn write_sorted<V>(
+/// An object with these entries.
+pub(crate) fn write_entries<V>(
     out: &mut String,
     mut entries: Vec<(&str, V)>,
+    keys: NameOrder,
     write_value: impl Fn(&mut String, V),
 ) {
-    entries.sort_by(|(a, _), (b, _)| text::compare(a, b));
-    write_entries(out, entries, write_value);
-}
-
-fn write_entries<V>(out: &mut String, entries: Vec<(&str, V)>, write_value: impl Fn(&mut String, V)) {
+    sort_by_name(&mut entries, keys, |(name, _)| name);
     out.push('{');
     for (index, (name, value)) in entries.into_iter().enumerate() {
         if index > 0 {

@@ -46,10 +46,34 @@ pub fn array_index(name: &str) -> Option<u32> {
     name.parse().ok().filter(|index| *index != u32::MAX)
 }
 
-/// Puts entries into the order in which a JavaScript object lists them: array indices ascending, then the others
-/// as they were.
-pub fn sort_as_properties<T>(entries: &mut [T], name: impl Fn(&T) -> &str) {
-    entries.sort_by_key(|entry| array_index(name(entry)).map_or((1, 0), |index| (0, index)));
+/// Orders that names can be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameOrder {
+    /// By UTF-16 code units.
+    Utf16,
+    /// As a JavaScript object lists its properties: array indices ascending, then the others as they were.
+    Properties,
+}
+
+/// Sorts entries by name. Entries of one name stay as they were.
+pub fn sort_by_name<T>(entries: &mut Vec<T>, order: NameOrder, name: impl Fn(&T) -> &str) {
+    let places = sorted_places(&entries.iter().map(name).collect::<Vec<_>>(), order);
+    let mut unsorted: Vec<Option<T>> = entries.drain(..).map(Some).collect();
+    entries.extend(places.into_iter().filter_map(|place| unsorted.get_mut(place)?.take()));
+}
+
+/// The one sort for entries of all types: each further one would add some kilobytes to the page.
+fn sorted_places(names: &[&str], order: NameOrder) -> Vec<usize> {
+    let index = |name: &str| array_index(name).map_or(u64::MAX, u64::from);
+    let mut places: Vec<usize> = (0..names.len()).collect();
+    places.sort_unstable_by(|&a, &b| {
+        let by_name = match order {
+            NameOrder::Utf16 => compare(names[a], names[b]),
+            NameOrder::Properties => index(names[a]).cmp(&index(names[b])),
+        };
+        by_name.then(a.cmp(&b))
+    });
+    places
 }
 
 #[cfg(test)]
@@ -73,7 +97,7 @@ mod tests {
     #[test]
     fn array_indices_come_first_and_ascending() {
         let mut names = vec!["b", "10", "01", "9", "4294967295", "0", ""];
-        sort_as_properties(&mut names, |name| name);
+        sort_by_name(&mut names, NameOrder::Properties, |name| name);
         assert_eq!(names, ["0", "9", "10", "b", "01", "4294967295", ""]);
     }
 

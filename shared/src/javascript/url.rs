@@ -69,7 +69,7 @@ fn host_name(text: &str) -> Option<String> {
             return text.parse().ok().map(|address: Ipv4Addr| address.to_string());
         }
     }
-    Some(text.to_lowercase())
+    Some(text.to_ascii_lowercase())
 }
 
 /// The path without `.` and `..`, percent-encoded where browsers do it.

@@ -5,13 +5,14 @@
 
 use serde_json::Value;
 
-use crate::javascript::json::{self, Keys};
+use crate::javascript::json;
+use crate::javascript::text::NameOrder;
 
 /// The canonical text of a value. Also the text inside JSON hash parameters (`metaframe` 3.3).
 #[must_use]
 pub fn canonical_json(value: &Value) -> String {
     let mut out = String::new();
-    json::write(&mut out, value, Keys::Sorted);
+    json::write(&mut out, value, NameOrder::Utf16);
     out
 }
 

@@ -10,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::definition::Definition;
 use crate::ids::JobId;
-use crate::javascript::json::{Keys, is_truthy, write, write_sorted};
+use crate::javascript::json::{is_truthy, write, write_entries};
+use crate::javascript::text::NameOrder;
 use crate::javascript::url::HttpUrl;
 
 /// Fields taken as they are unless `null`.
@@ -54,7 +55,7 @@ pub fn canonical_definition(definition: &Definition) -> String {
     let parts = scalars.into_iter().chain(objects);
     let parts = parts.filter_map(|(name, part)| Some((name, part?))).collect();
     let mut out = String::new();
-    write_sorted(&mut out, parts, |out, part| part.write(out));
+    write_entries(&mut out, parts, NameOrder::Utf16, |out, part| part.write(out));
     out
 }
 
@@ -68,16 +69,19 @@ enum Part<'a> {
 impl Part<'_> {
     fn write(self, out: &mut String) {
         match self {
-            Self::Whole(value) => write(out, value, Keys::Sorted),
-            Self::Fields(fields) => write_sorted(out, fields, |out, value| write(out, value, Keys::Sorted)),
-            Self::Files(files) => write_sorted(out, files, |out, file| {
+            Self::Whole(value) => write(out, value, NameOrder::Utf16),
+            Self::Fields(fields) => write_fields(out, fields),
+            Self::Files(files) => write_entries(out, files, NameOrder::Utf16, |out, file| {
                 let value = file.value.as_deref().map(|value| ("value", value));
                 let kind = file.kind.map(|kind| ("type", kind));
-                let fields = value.into_iter().chain(kind).collect();
-                write_sorted(out, fields, |out, value| write(out, value, Keys::Sorted));
+                write_fields(out, value.into_iter().chain(kind).collect());
             }),
         }
     }
+}
+
+fn write_fields(out: &mut String, fields: Vec<(&str, &Value)>) {
+    write_entries(out, fields, NameOrder::Utf16, |out, value| write(out, value, NameOrder::Utf16));
 }
 
 /// An entry of `inputs` or `configFiles`: its hash, and all else, is dropped.

@@ -9,8 +9,9 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::javascript::base64::{self, NotBase64};
+use crate::javascript::json;
+use crate::javascript::text::{NameOrder, sort_by_name};
 use crate::javascript::uri::{self, MalformedPercent};
-use crate::javascript::{json, text};
 use crate::job::canonical::canonical_json;
 
 /// The parameters of one fragment.
@@ -106,7 +107,7 @@ impl HashParams {
         }
         let mut params: Vec<(&str, &str)> = self.iter().filter(|(name, _)| *name != key).collect();
         params.extend(value.map(|value| (key, value)));
-        params.sort_by(|(a, _), (b, _)| text::compare(a, b));
+        sort_by_name(&mut params, NameOrder::Utf16, |(name, _)| name);
         let mut written = self.prefix.clone();
         for (index, (key, value)) in params.into_iter().enumerate() {
             written.push(if index == 0 { '?' } else { '&' });

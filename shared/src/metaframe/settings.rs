@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::hash_params::{BadValue, HashParams};
 use super::queue::QueueAddress;
 use crate::ids::Namespace;
-use crate::javascript::text;
+use crate::javascript::text::{NameOrder, sort_by_name};
 use crate::job::definition::Control;
 use crate::job::digest::is_parent_name;
 use crate::units::duration;
@@ -173,7 +173,7 @@ fn read_control(control: Option<Map<String, Value>>, max_duration: Option<&str>)
 fn env(params: &HashParams) -> Vec<(String, String)> {
     let others = params.iter().filter(|(name, _)| !SYSTEM.contains(name) && !is_parent_name(name));
     let mut env: Vec<_> = others.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    text::sort_as_properties(&mut env, |(name, _)| name);
+    sort_by_name(&mut env, NameOrder::Properties, |(name, _)| name);
     env
 }
 

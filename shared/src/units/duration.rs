@@ -72,7 +72,7 @@ pub fn parse(text: &str) -> Option<f64> {
         } else {
             unit_named(&name)
         };
-        if let (Some(unit), Ok(number)) = (unit, number.parse::<f64>()) {
+        if let (Some(unit), Some(number)) = (unit, decimal(&number)) {
             sum = Some(sum.unwrap_or(0.0) + number * UNITS[unit].0);
         }
         earlier = unit;
@@ -111,7 +111,9 @@ pub fn limit_of(value: Option<&Value>) -> Result<Option<Duration>, InvalidDurati
 /// Whether the text is a number without unit below a second, which is almost always a forgotten unit.
 #[must_use]
 pub fn forgets_its_unit(text: &str) -> bool {
-    text.trim().parse::<f64>().is_ok_and(|number| number < 1000.0)
+    let characters: Vec<char> = text.trim().chars().collect();
+    number_end(&characters, 0) == Some(characters.len())
+        && decimal(text.trim()).is_some_and(|number| number < 1000.0)
 }
 
 /// The span as [`parse_limit`] reads it, to the millisecond: `1d`, `1h 30m`, `2s 500ms`.
@@ -164,8 +166,16 @@ fn number_end(characters: &[char], start: usize) -> Option<usize> {
     Some(end)
 }
 
+/// The value of a number as [`number_end`] finds it, read by the reader of JSON: it is in the page already, and
+/// the standard library's would bring its own tables.
+fn decimal(number: &str) -> Option<f64> {
+    let digits = number.trim_start_matches('0');
+    let zero = if digits.starts_with(|c: char| c.is_ascii_digit()) { "" } else { "0" };
+    serde_json::from_str(&format!("{zero}{digits}")).ok()
+}
+
 fn unit_named(name: &str) -> Option<usize> {
-    let name = name.to_lowercase();
+    let name = name.to_ascii_lowercase();
     let place = |name: &str| UNITS.iter().position(|(_, names)| names.contains(&name));
     place(&name).or_else(|| place(name.strip_suffix('s')?))
 }
