@@ -1,6 +1,6 @@
 //! Which of two states of a job wins, where peers without leases meet (`jobs-and-states` 3.1).
 //!
-//! [`reference`] is the table as existing relays have it; [`ours`] is the same with the changes that no correct
+//! [`reference()`] is the table as existing relays have it; [`ours`] is the same with the changes that no correct
 //! old peer can see. With leases neither is needed: the lease decides. Whether the sender may make the change at
 //! all, and whether namespaces keep the job, is judged before.
 

@@ -16,8 +16,9 @@ use crate::job::canonical::canonical_json;
 
 /// The parameters of one fragment.
 ///
-/// `Display` gives the fragment without `#`, or exactly the text that was parsed while nothing was changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// `Display` gives the fragment without `#`, or exactly the text that was parsed while nothing was changed. It is for
+/// addresses alone: the queue's name in it is a secret, so `Debug` shows only the names of the parameters.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct HashParams {
     text: String,
     prefix: String,
@@ -144,6 +145,12 @@ impl fmt::Display for HashParams {
     }
 }
 
+impl fmt::Debug for HashParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.params.iter().map(|(key, _)| key)).finish()
+    }
+}
+
 /// Base64 of `encodeURIComponent(text)`.
 #[must_use]
 pub fn encode_text(text: &str) -> String {
@@ -191,6 +198,11 @@ mod tests {
         assert!(params.set("queue", Some("b")));
         assert_eq!(params.to_string(), "/queue/1?B=1&queue=b&z=%20");
         assert!(!params.set("queue", Some("b")));
+    }
+
+    #[test]
+    fn values_are_not_shown_by_accident() {
+        assert_eq!(format!("{:?}", HashParams::parse("/secret?queue=secret&a=secret")), r#"{"queue", "a"}"#);
     }
 
     #[test]

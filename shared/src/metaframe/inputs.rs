@@ -4,6 +4,7 @@
 //! Each value is staged once, when it arrives. Where large content will be is not known here: it depends on the
 //! queue, which may change while the inputs stay ([`super::job_url`]).
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -34,8 +35,8 @@ pub enum StagedFile {
     Large(Blob),
 }
 
-/// Content and its name. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Content and its name. Cheap to clone; `Debug` does not show the content.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Blob {
     pub hash: ContentHash,
     pub bytes: Arc<[u8]>,
@@ -46,6 +47,12 @@ impl Blob {
     pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
         let bytes = bytes.into();
         Self { hash: ContentHash::of(&bytes), bytes }
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({}, {} bytes)", self.hash, self.bytes.len())
     }
 }
 
