@@ -1,1 +1,112 @@
+//! The relay: queues of jobs between those who want them run and those who run them.
 //!
+//! `queue` decides (pure) and does (its service); `store` keeps queues, `blobs` keeps bytes; `http` and `ws` speak to
+//! the outside, `background` does what is due by time. Dependencies point from the edges to `queue`.
+
+mod background;
+mod blobs;
+mod clock;
+mod config;
+mod error;
+mod http;
+mod limits;
+pub mod page;
+mod queue;
+mod store;
+mod ws;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::{Blobs, Documents, LogStore};
+pub use crate::config::{BadAddress, BlobAddress, Config, StoreAddress};
+use crate::page::Page;
+use crate::queue::service::{Service, Settings};
+use crate::store::embedded::EmbeddedStore;
+pub use crate::store::embedded::OpenStoreError;
+
+/// How the relay names itself to its peers.
+const NAME: &str = concat!("dockframe/", env!("CARGO_PKG_VERSION"));
+
+/// Why a relay cannot start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{0}")]
+    Store(#[from] OpenStoreError),
+    #[error("this relay cannot keep queues in Redis yet: use --store embedded:FOLDER")]
+    NoRedis,
+    #[error("this relay cannot keep files in S3 yet: use --blobs file:FOLDER")]
+    NoS3,
+    #[error("cannot use the folder for files, {path}: {source}")]
+    Files { path: String, source: std::io::Error },
+}
+
+/// Why a relay ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot go on listening")]
+    Listen(#[source] std::io::Error),
+}
+
+/// A relay that is ready to serve.
+#[derive(Debug)]
+pub struct Relay {
+    app: Arc<http::App>,
+}
+
+impl Relay {
+    /// Opens what the relay keeps.
+    ///
+    /// # Errors
+    /// A store or folder that cannot be used, is used by another relay, or is of a newer program.
+    pub async fn open(config: Config, page: Page) -> Result<Self, OpenError> {
+        let folder = match &config.store {
+            StoreAddress::Embedded(folder) => folder.clone(),
+            StoreAddress::Redis(_) => return Err(OpenError::NoRedis),
+        };
+        let files = match &config.blobs {
+            BlobAddress::Directory(files) => files.clone(),
+            BlobAddress::S3(_) => return Err(OpenError::NoS3),
+        };
+        let limit = config.max_blob_bytes;
+        let opened = tokio::task::spawn_blocking(move || {
+            let of_files = |source| OpenError::Files { path: files.display().to_string(), source };
+            let blobs = Blobs::open(&files, limit).map_err(of_files)?;
+            let documents = Documents::open(&files).map_err(of_files)?;
+            let logs = LogStore::open(&files).map_err(of_files)?;
+            let store = EmbeddedStore::open(&folder)?;
+            Ok::<_, OpenError>((store, blobs, documents, logs))
+        });
+        let (store, blobs, documents, logs) = match opened.await {
+            Ok(opened) => opened?,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        let settings = Settings { shared_results: config.shared_results };
+        let service = Service::new(Arc::new(store), blobs, documents, logs, settings);
+        let app = http::App { service: Arc::new(service), page, public_url: config.public_url };
+        Ok(Self { app: Arc::new(app) })
+    }
+
+    /// Serves until `stop`: then sockets are closed with 1012, so that their peers resume elsewhere, requests under
+    /// way are finished, and the store is let go.
+    ///
+    /// # Errors
+    /// The listener fails.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
+        let service = Arc::clone(&self.app.service);
+        service.tasks().spawn(background::sweep(Arc::clone(&service)));
+        let stopping = service.stopping().clone();
+        let served = axum::serve(listener, http::router::router(self.app))
+            .with_graceful_shutdown(async move {
+                stop.cancelled().await;
+                stopping.cancel();
+            })
+            .await;
+        service.stopping().cancel();
+        service.tasks().close();
+        service.tasks().wait().await;
+        served.map_err(ServeError::Listen)
+    }
+}

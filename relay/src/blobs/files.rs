@@ -1,0 +1,238 @@
+//! Uploaded files in a local directory.
+//!
+//! A file is written under a temporary name while its digest is taken, synced, and renamed into place: it is there
+//! whole or not at all. A key of 64 hex digits is a promise about the content and is checked; any other key of
+//! one segment is taken as it is.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use dockframe_shared::ids::hex;
+use futures_util::{Stream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
+use tokio::fs;
+use tokio::io::AsyncWriteExt as _;
+
+/// Name of an uploaded file: one segment, no control characters, at most 255 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlobKey(String);
+
+impl BlobKey {
+    pub(crate) const MAX_BYTES: usize = 255;
+
+    pub(crate) fn new(text: &str) -> Option<Self> {
+        let fine = !text.is_empty()
+            && text.len() <= Self::MAX_BYTES
+            && !matches!(text, "." | "..")
+            && !text.chars().any(|c| matches!(c, '/' | '\\') || c.is_control());
+        fine.then(|| Self(text.to_owned()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the key is the digest of the content.
+    pub(crate) fn is_digest(&self) -> bool {
+        dockframe_shared::ContentHash::parse(&self.0).is_ok()
+    }
+
+    /// The file's name on disk: the key's digest, so that no file system's rules on names or letters' case matter.
+    fn file_name(&self) -> String {
+        if self.is_digest() { self.0.clone() } else { format!("k-{}", hex(&Sha256::digest(self.0.as_bytes()))) }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PutError {
+    #[error("the file is longer than {limit} bytes, the limit of this relay")]
+    TooLarge { limit: u64 },
+    #[error("the content's SHA-256 is {actual}, not the one in its address: it was damaged on its way")]
+    WrongDigest { actual: String },
+    #[error("the upload broke off")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the file cannot be written")]
+    Disk(#[source] std::io::Error),
+}
+
+/// A stored file, to be served.
+#[derive(Debug)]
+pub(crate) struct BlobFile {
+    pub path: PathBuf,
+}
+
+#[derive(Debug)]
+pub(crate) struct Blobs {
+    folder: PathBuf,
+    incoming: PathBuf,
+    limit: u64,
+}
+
+impl Blobs {
+    pub(crate) fn open(root: &Path, limit: u64) -> std::io::Result<Self> {
+        let folder = root.join("files");
+        let incoming = root.join("incoming");
+        // What a crash left half written is of no use to anybody.
+        match std::fs::remove_dir_all(&incoming) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::create_dir_all(&folder)?;
+        std::fs::create_dir_all(&incoming)?;
+        Ok(Self { folder, incoming, limit })
+    }
+
+    fn path(&self, key: &BlobKey) -> PathBuf {
+        let name = key.file_name();
+        // Two levels keep directories small.
+        let shard = name.trim_start_matches("k-").get(..2).unwrap_or("__").to_owned();
+        self.folder.join(shard).join(name)
+    }
+
+    pub(crate) async fn exists(&self, key: &BlobKey) -> std::io::Result<bool> {
+        fs::try_exists(self.path(key)).await
+    }
+
+    pub(crate) async fn get(&self, key: &BlobKey) -> std::io::Result<Option<BlobFile>> {
+        let path = self.path(key);
+        Ok(fs::try_exists(&path).await?.then_some(BlobFile { path }))
+    }
+
+    /// Takes a stream in. `declared`: its length, if the sender said so.
+    pub(crate) async fn put<S, E>(
+        &self,
+        key: &BlobKey,
+        declared: Option<u64>,
+        mut content: S,
+    ) -> Result<(), PutError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let limit = self.limit;
+        if declared.is_some_and(|length| length > limit) {
+            return Err(PutError::TooLarge { limit });
+        }
+        let temporary = Temporary::new(self.incoming.join(uuid::Uuid::new_v4().simple().to_string()));
+        let mut file = fs::File::create(&temporary.path).await.map_err(PutError::Disk)?;
+        let mut digest = Sha256::new();
+        let mut length: u64 = 0;
+        while let Some(chunk) = content.next().await {
+            let chunk = chunk.map_err(|error| PutError::Broken(error.into()))?;
+            length += chunk.len() as u64;
+            if length > limit {
+                return Err(PutError::TooLarge { limit });
+            }
+            if key.is_digest() {
+                digest.update(&chunk);
+            }
+            file.write_all(&chunk).await.map_err(PutError::Disk)?;
+        }
+        if declared.is_some_and(|declared| declared != length) {
+            return Err(PutError::Broken("fewer bytes came than were announced".into()));
+        }
+        if key.is_digest() {
+            let actual = hex(&digest.finalize());
+            if actual != key.as_str() {
+                return Err(PutError::WrongDigest { actual });
+            }
+        }
+        file.flush().await.map_err(PutError::Disk)?;
+        file.sync_all().await.map_err(PutError::Disk)?;
+        drop(file);
+        publish(temporary, &self.path(key)).await.map_err(PutError::Disk)
+    }
+}
+
+/// A file that goes unless it is published.
+struct Temporary {
+    path: PathBuf,
+    published: bool,
+}
+
+impl Temporary {
+    fn new(path: PathBuf) -> Self {
+        Self { path, published: false }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.published {
+            // The next start empties the folder if this fails.
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+async fn publish(mut temporary: Temporary, to: &Path) -> std::io::Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).await?;
+        fs::rename(&temporary.path, to).await?;
+        temporary.published = true;
+        // The name is durable once its folder is.
+        fs::File::open(folder).await?.sync_all().await?;
+    }
+    Ok(())
+}
+
+/// Writes a whole small file the same careful way.
+pub(super) async fn write_whole(incoming: &Path, to: &Path, content: &[u8]) -> std::io::Result<()> {
+    let temporary = Temporary::new(incoming.join(uuid::Uuid::new_v4().simple().to_string()));
+    let mut file = fs::File::create(&temporary.path).await?;
+    file.write_all(content).await?;
+    file.flush().await?;
+    file.sync_all().await?;
+    drop(file);
+    publish(temporary, to).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u64 = 10;
+
+    async fn put(blobs: &Blobs, key: &str, content: &'static [u8]) -> Result<(), PutError> {
+        let chunks = content.chunks(3).map(|chunk| Ok::<_, std::io::Error>(Bytes::from_static(chunk)));
+        let chunks: Vec<_> = chunks.collect();
+        blobs.put(&BlobKey::new(key).unwrap(), None, futures_util::stream::iter(chunks)).await
+    }
+
+    fn files_under(folder: &Path) -> usize {
+        std::fs::read_dir(folder).map_or(0, Iterator::count)
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_a_digest_is_a_promise() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path(), LIMIT).unwrap();
+        let key = dockframe_shared::ContentHash::of(b"hello").to_string();
+        put(&blobs, &key, b"hello").await.unwrap();
+        let error = put(&blobs, &key, b"hellO").await.unwrap_err();
+        assert!(matches!(error, PutError::WrongDigest { .. }));
+        let kept = blobs.get(&BlobKey::new(&key).unwrap()).await.unwrap().unwrap();
+        assert_eq!(std::fs::read(kept.path).unwrap(), b"hello");
+        assert_eq!(files_under(&folder.path().join("incoming")), 0);
+    }
+
+    #[tokio::test]
+    async fn the_limit_holds_at_its_edge_and_one_past_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path(), LIMIT).unwrap();
+        put(&blobs, "ten", b"0123456789").await.unwrap();
+        let error = put(&blobs, "eleven", b"0123456789x").await.unwrap_err();
+        assert!(matches!(error, PutError::TooLarge { limit: 10 }));
+        assert!(!blobs.exists(&BlobKey::new("eleven").unwrap()).await.unwrap());
+    }
+
+    #[test]
+    fn keys_are_single_segments() {
+        for bad in ["", ".", "..", "a/b", "a\\b", "a\0b", &"x".repeat(256)] {
+            assert_eq!(BlobKey::new(bad), None, "{bad:?}");
+        }
+        for good in ["a", "9f.tar.gz", "1795-abc-my file.txt", "ä", &"x".repeat(255)] {
+            assert!(BlobKey::new(good).is_some(), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `/f/{key}`: files in and out (`relay-protocol` 2.13). The relay stores them itself: 200, no redirect.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::json;
+use tower::ServiceExt as _;
+use tower_http::services::ServeFile;
+
+use super::App;
+use crate::blobs::BlobKey;
+use crate::error::ApiError;
+
+fn key(text: &str) -> Result<BlobKey, ApiError> {
+    BlobKey::new(text).ok_or_else(|| {
+        ApiError::text(
+            StatusCode::BAD_REQUEST,
+            "a file's key is one segment of at most 255 bytes, without slashes and control characters",
+        )
+    })
+}
+
+pub(crate) async fn upload(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let key = key(&name)?;
+    let declared = request.headers().get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    app.service.blobs.put(&key, declared, request.into_body().into_data_stream()).await?;
+    Ok(Json(json!({ "success": true })).into_response())
+}
+
+pub(crate) async fn exists(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
+    let exists = app.service.blobs.exists(&key(&name)?).await?;
+    let status = if exists { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    Ok((status, Json(json!({ "exists": exists }))).into_response())
+}
+
+/// Ranges and conditions are the file service's.
+pub(crate) async fn download(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let key = key(&name)?;
+    let Some(file) = app.service.blobs.get(&key).await? else {
+        return Err(ApiError::text(StatusCode::NOT_FOUND, "no such file"));
+    };
+    // Whatever was uploaded, no browser is to run it as a page of this relay.
+    let served = ServeFile::new_with_mime(&file.path, &mime_guess::mime::APPLICATION_OCTET_STREAM);
+    let mut response = match served.oneshot(request).await {
+        Ok(response) => response.map(axum::body::Body::new).into_response(),
+        Err(never) => match never {},
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if key.is_digest() && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", key.as_str())) {
+        headers.insert(header::ETAG, tag);
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("public, max-age=31536000, immutable"),
+        );
+    }
+    Ok(response)
+}
+
+/// Scheme, host and port under which the reader reaches this relay: as configured, else as it asked.
+pub(crate) fn origin(app: &App, headers: &HeaderMap) -> String {
+    if let Some(url) = &app.public_url {
+        return url.as_str().trim_end_matches('/').to_owned();
+    }
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let first = |name: &str| text(name).and_then(|value| value.split(',').next()).map(str::trim);
+    let scheme = first("x-forwarded-proto").filter(|scheme| matches!(*scheme, "http" | "https"));
+    let host = first("x-forwarded-host").or_else(|| text("host")).unwrap_or("localhost");
+    format!("{}://{host}", scheme.unwrap_or("http"))
+}

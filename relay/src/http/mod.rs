@@ -1,0 +1,25 @@
+//! HTTP: the route table (`router`), and handlers that parse, call one method of the service, and shape the answer.
+
+mod blobs;
+mod extract;
+mod files;
+mod jobs;
+mod logs;
+mod queues;
+pub(crate) mod router;
+mod site;
+
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::page::Page;
+use crate::queue::service::Service;
+
+/// What handlers have at hand.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub service: Arc<Service>,
+    pub page: Page,
+    pub public_url: Option<Url>,
+}

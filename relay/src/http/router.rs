@@ -1,0 +1,96 @@
+//! Every route, on one screen (`relay-protocol` 2.1).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::{App, blobs, files, jobs, logs, queues, site};
+use crate::limits::MAX_BODY_BYTES;
+use crate::ws;
+
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let routes = Router::new()
+        .route("/healthz", get(site::health))
+        // Blobs.
+        // A file may be as long as the store of files allows, which refuses by itself.
+        .route("/f/{key}", get(blobs::download).put(blobs::upload).layer(DefaultBodyLimit::disable()))
+        .route("/f/{key}/exists", get(blobs::exists))
+        // Jobs by id alone.
+        .route("/j/{job}", get(jobs::job_or_page))
+        .route("/j/{job}/definition.json", get(jobs::definition))
+        .route("/j/{job}/result.json", get(jobs::result))
+        .route("/j/{job}/results.json", get(jobs::result))
+        .route("/j/{job}/build-logs.json", get(logs::build))
+        .route("/j/{job}/run-logs.json", get(logs::run))
+        .route("/j/{job}/inputs", get(files::missing))
+        .route("/j/{job}/inputs/{*path}", get(files::input))
+        .route("/j/{job}/outputs", get(files::missing))
+        .route("/j/{job}/outputs/{*path}", get(files::output))
+        .route("/j/{job}/copy", post(jobs::copy))
+        // Jobs in a queue.
+        .route("/q/{queue}", get(jobs::list).post(jobs::submit))
+        .route("/q/{queue}/j", get(jobs::list).post(jobs::submit))
+        .route("/q/{queue}/j/{job}", get(jobs::job_in_queue))
+        .route("/q/{queue}/j/{job}/definition.json", get(jobs::definition_in_queue))
+        .route("/q/{queue}/j/{job}/result.json", get(jobs::result_in_queue))
+        .route("/q/{queue}/j/{job}/results.json", get(jobs::result_in_queue))
+        .route("/q/{queue}/j/{job}/namespaces.json", get(jobs::namespaces))
+        .route("/q/{queue}/j/{job}/history.json", get(jobs::history))
+        .route("/q/{queue}/j/{job}/build-logs.json", get(logs::build_in_queue))
+        .route("/q/{queue}/j/{job}/run-logs.json", get(logs::run_in_queue))
+        .route("/q/{queue}/j/{job}/inputs", get(files::missing))
+        .route("/q/{queue}/j/{job}/inputs/{*path}", get(files::input_in_queue))
+        .route("/q/{queue}/j/{job}/outputs", get(files::missing))
+        .route("/q/{queue}/j/{job}/outputs/{*path}", get(files::output_in_queue))
+        .route("/q/{queue}/j/{job}/cancel", post(jobs::cancel))
+        .route("/q/{queue}/j/{job}/{namespace}/cancel", post(jobs::cancel_in_namespace))
+        // Queues.
+        .route("/q/{queue}/status", get(queues::status))
+        .route("/q/{queue}/metrics", get(queues::metrics))
+        // The site.
+        .route("/llms.txt", get(site::llms))
+        .fallback(site::page)
+        .method_not_allowed_fallback(site::no_route)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(Arc::clone(&app));
+    routes
+        .layer(middleware::from_fn_with_state(app, sockets_first))
+        .layer(middleware::from_fn(cross_origin))
+}
+
+/// An upgrade never reaches the routes, whatever its path (`relay-protocol` 1.3).
+async fn sockets_first(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
+    if upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
+        return ws::upgrade(app, request).await;
+    }
+    next.run(request).await
+}
+
+/// Every answer may be read by every site; preflights are answered at once (`relay-protocol` 1.4).
+async fn cross_origin(request: Request, next: Next) -> Response {
+    let mut response = if request.method() == Method::OPTIONS {
+        let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+        let wanted = wanted.and_then(|value| value.to_str().ok()).map(|value| value.replace(' ', ""));
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET,HEAD,PUT,POST,DELETE,PATCH"),
+        );
+        if let Some(wanted) = wanted.and_then(|wanted| HeaderValue::from_str(&wanted).ok()) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted);
+            headers.insert(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+        }
+        response
+    } else {
+        next.run(request).await
+    };
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}

@@ -1,0 +1,260 @@
+//! The life of a lease: granted, accepted or declined, finished (`jobs-and-states` 8.2, 8.6).
+
+use dockframe_shared::job::ResultReason;
+use dockframe_shared::protocol::RevokeWhy;
+use dockframe_shared::{InstanceId, JobId, LeaseId, WorkerId};
+
+use super::draft::Draft;
+use crate::queue::command::{DueKind, Effect, Ending, Reply};
+use crate::queue::record::{Lease, Outcome, Phase, Record, Source};
+use crate::queue::timing::{self, ACCEPT, KEPT, LEASE_TTL, LISTED, MAX_LOSSES};
+use crate::queue::view::{Need, View};
+
+pub(super) fn grant<V: View>(
+    draft: &mut Draft<'_, V>,
+    job: &JobId,
+    worker: &WorkerId,
+    instance: &InstanceId,
+    session: u64,
+) -> Result<Reply, Need> {
+    let known = draft.worker(worker)?;
+    if known.is_none_or(|known| known.session != session || known.closed.is_some()) {
+        return Ok(Reply::Stale);
+    }
+    let Some(mut record) = draft.record(job)? else { return Ok(Reply::Unknown) };
+    let Phase::Waiting { expired } = &record.phase else { return Ok(Reply::Nothing) };
+
+    if let Some(expired) = expired.clone() {
+        record.losses += 1;
+        if !expired.is_claim() {
+            draft.effect(Effect::Revoke {
+                worker: expired.worker,
+                lease: expired.id,
+                why: RevokeWhy::Superseded,
+            });
+        }
+        if record.losses >= MAX_LOSSES {
+            let text = format!("given up: {MAX_LOSSES} workers were lost while they ran this job");
+            end_by_relay(draft, job, record, ResultReason::Error, text)?;
+            return Ok(Reply::Nothing);
+        }
+    }
+    record.attempt += 1;
+    let now = draft.now;
+    let lease = Lease {
+        id: draft.new_lease_id(),
+        worker: worker.clone(),
+        instance: Some(instance.clone()),
+        attempt: record.attempt,
+        session,
+        granted: now,
+        accepted: now,
+        live_until: now.plus_millis(ACCEPT),
+        deadline_ms: deadline_ms(&record),
+    };
+    draft.effect(Effect::Grant {
+        worker: worker.clone(),
+        session,
+        job: job.clone(),
+        lease: lease.id.clone(),
+        attempt: lease.attempt,
+        deadline_ms: lease.deadline_ms,
+    });
+    draft.look_at(job, lease.live_until);
+    record.phase = Phase::Granted(lease);
+    draft.effect(Effect::Changed(job.clone()));
+    let revision = draft.revision(job)?;
+    draft.put_record(job, record)?;
+    Ok(Reply::Done { revision })
+}
+
+/// The longest time that the job's run may be held.
+fn deadline_ms(record: &Record) -> i64 {
+    let job = record.needs.max_duration_ms;
+    let submissions = submissions_limit(record).and_then(|text| crate::limits::duration_ms(&text));
+    [job, submissions]
+        .into_iter()
+        .flatten()
+        .min()
+        .map_or(timing::LONGEST_RUN, |limit| limit.saturating_add(timing::AROUND_THE_RUN))
+}
+
+/// The largest ceiling of those who share the run; none, if one of them has none.
+pub(crate) fn submissions_limit(record: &Record) -> Option<String> {
+    let mut largest: Option<(i64, &str)> = None;
+    for holder in record.holders.values() {
+        let text = holder.max_duration.as_deref()?;
+        let limit = crate::limits::duration_ms(text)?;
+        if largest.is_none_or(|(most, _)| limit > most) {
+            largest = Some((limit, text));
+        }
+    }
+    largest.map(|(_, text)| text.to_owned())
+}
+
+pub(super) fn accept<V: View>(
+    draft: &mut Draft<'_, V>,
+    lease: &LeaseId,
+    worker: &WorkerId,
+) -> Result<Reply, Need> {
+    let Some((job, mut record)) = current(draft, lease, worker)? else { return Ok(Reply::NotCurrent) };
+    match &record.phase {
+        Phase::Granted(granted) => {
+            let granted = granted.clone();
+            hold(draft, &job, &mut record, granted);
+            draft.put_record(&job, record)?;
+            Ok(Reply::Done { revision: draft.revision(&job)? })
+        }
+        Phase::Held(_) => Ok(Reply::Done { revision: draft.revision(&job)? }),
+        // Only naming it in a registration brings an expired lease back.
+        Phase::Waiting { .. } | Phase::Done(_) | Phase::LetGo(_) => Ok(Reply::NotCurrent),
+    }
+}
+
+/// The job runs from now on under this lease, whose lines are the job's.
+pub(super) fn hold<V: View>(
+    draft: &mut Draft<'_, V>,
+    job: &JobId,
+    record: &mut Record,
+    mut lease: Lease,
+) {
+    let now = draft.now;
+    if record.run.as_ref() != Some(&lease.id) {
+        let old = record.run.replace(lease.id.clone());
+        // The lines of a result that a rerun has not replaced yet are still to be read.
+        let readable = record.previous.as_ref().and_then(Outcome::run);
+        if let Some(old) = old.filter(|old| readable != Some(old)) {
+            draft.effect(Effect::DropRun(old));
+        }
+    }
+    if matches!(record.phase, Phase::Granted(_)) {
+        lease.accepted = now;
+    }
+    lease.live_until = now.plus_millis(LEASE_TTL);
+    draft.look_at(job, lease.live_until);
+    draft.look_at(job, lease.accepted.plus_millis(lease.deadline_ms));
+    record.time = if matches!(record.phase, Phase::Waiting { .. }) { lease.accepted } else { now };
+    record.phase = Phase::Held(lease);
+    draft.effect(Effect::Changed(job.clone()));
+}
+
+/// Before the accept a refusal, after it the job given back: it waits again either way, and nothing is lost.
+pub(super) fn decline<V: View>(
+    draft: &mut Draft<'_, V>,
+    lease: &LeaseId,
+    worker: &WorkerId,
+) -> Result<Reply, Need> {
+    let Some((job, mut record)) = current(draft, lease, worker)? else { return Ok(Reply::NotCurrent) };
+    wait_again(draft, &job, &mut record);
+    draft.put_record(&job, record)?;
+    Ok(Reply::Done { revision: draft.revision(&job)? })
+}
+
+/// Back to waiting, with the place in line that it had.
+pub(super) fn wait_again<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut Record) {
+    if matches!(record.phase, Phase::Held(_)) {
+        record.time = draft.now;
+    }
+    record.phase = Phase::Waiting { expired: None };
+    draft.effect(Effect::Changed(job.clone()));
+    draft.effect(Effect::Wake);
+}
+
+pub(super) fn finish<V: View>(
+    draft: &mut Draft<'_, V>,
+    lease: &LeaseId,
+    worker: &WorkerId,
+    ending: &Ending,
+) -> Result<Reply, Need> {
+    let Some((job, mut record)) = current(draft, lease, worker)? else {
+        let recorded = was_recorded(draft, lease)?;
+        let why = (!recorded).then(|| "this lease is not the current one".to_owned());
+        return Ok(Reply::Finished { recorded, why });
+    };
+    match ending {
+        Ending::Unreadable(why) => {
+            wait_again(draft, &job, &mut record);
+            draft.put_record(&job, record)?;
+            Ok(Reply::Finished { recorded: false, why: Some(why.clone()) })
+        }
+        Ending::Result { reason, time } => {
+            let outcome = Outcome {
+                reason: *reason,
+                time: *time,
+                worker: worker.as_str().to_owned(),
+                source: Source::Run(lease.clone()),
+            };
+            record_outcome(draft, &job, record, outcome)?;
+            Ok(Reply::Finished { recorded: true, why: None })
+        }
+    }
+}
+
+/// The one place where a job gets its result.
+pub(super) fn record_outcome<V: View>(
+    draft: &mut Draft<'_, V>,
+    job: &JobId,
+    mut record: Record,
+    outcome: Outcome,
+) -> Result<(), Need> {
+    let now = draft.now;
+    if let Some(replaced) = record.previous.take().filter(|replaced| !replaced.is_shared()) {
+        if let Some(run) = replaced.run() {
+            draft.put_run(run, None)?;
+            draft.effect(Effect::DropRun(run.clone()));
+        }
+    }
+    if let Source::Run(run) = &outcome.source {
+        if let Some(old) = record.run.replace(run.clone()).filter(|old| old != run) {
+            draft.effect(Effect::DropRun(old));
+        }
+        draft.put_run(run, Some(job))?;
+        draft.effect(Effect::Share(job.clone()));
+        draft.due(job, DueKind::Share, now.plus_millis(5_000));
+    }
+    if record.holders.values().any(|holder| holder.finished_callback.is_some()) {
+        draft.effect(Effect::Callbacks(job.clone()));
+        draft.due(job, DueKind::Callbacks, now);
+    }
+    record.time = outcome.time;
+    record.phase = Phase::Done(outcome);
+    record.listed_until = now.plus_millis(LISTED);
+    draft.look_at(job, record.listed_until);
+    draft.look_at(job, record.listed_until.plus_millis(KEPT));
+    draft.put_record(job, record)?;
+    draft.effect(Effect::Changed(job.clone()));
+    draft.effect(Effect::Wake);
+    Ok(())
+}
+
+/// A result that no worker gave: attempts used up, or held too long.
+pub(super) fn end_by_relay<V: View>(
+    draft: &mut Draft<'_, V>,
+    job: &JobId,
+    record: Record,
+    reason: ResultReason,
+    text: String,
+) -> Result<(), Need> {
+    let worker = record.lease().map_or_else(String::new, |lease| lease.worker.as_str().to_owned());
+    let outcome = Outcome { reason, time: draft.now, worker, source: Source::Relay(text) };
+    record_outcome(draft, job, record, outcome)
+}
+
+/// The job whose slot this lease of this worker is in.
+fn current<V: View>(
+    draft: &Draft<'_, V>,
+    lease: &LeaseId,
+    worker: &WorkerId,
+) -> Result<Option<(JobId, Record)>, Need> {
+    let Some(job) = draft.job_of(lease)? else { return Ok(None) };
+    let Some(record) = draft.record(&job)? else { return Ok(None) };
+    let is_current = record.lease().is_some_and(|held| held.id == *lease && held.worker == *worker);
+    Ok(is_current.then_some((job, record)))
+}
+
+/// Whether the result that stands, or the one that a rerun has not replaced yet, came of this lease.
+fn was_recorded<V: View>(draft: &Draft<'_, V>, lease: &LeaseId) -> Result<bool, Need> {
+    let Some(job) = draft.job_of(lease)? else { return Ok(false) };
+    let record = draft.record(&job)?;
+    Ok(record.is_some_and(|record| record.outcome().and_then(Outcome::run) == Some(lease)))
+}

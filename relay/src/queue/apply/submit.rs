@@ -1,0 +1,153 @@
+//! Submissions (`jobs-and-states` 3.2, 4).
+
+use dockframe_shared::job::Rerun;
+use dockframe_shared::{JobId, Namespace};
+
+use super::draft::Draft;
+use super::let_go::replace_in;
+use crate::queue::command::{DueKind, Effect, Reply, Submit};
+use crate::queue::record::{Holder, Outcome, Phase, Place, Record};
+use crate::queue::timing::{self, KEPT, LISTED};
+use crate::queue::view::{Need, View};
+
+pub(super) fn submit<V: View>(draft: &mut Draft<'_, V>, submit: &Submit) -> Result<Reply, Need> {
+    let job = &submit.job;
+    let record = match draft.record(job)? {
+        None => fresh(draft, submit, None),
+        Some(old) => match &old.phase {
+            Phase::LetGo(_) => fresh(draft, submit, Some(&old)),
+            Phase::Done(outcome) if wants_rerun(submit.rerun, outcome) => {
+                let outcome = outcome.clone();
+                rerun(draft, job, old, outcome)
+            }
+            Phase::Done(_) | Phase::Waiting { .. } | Phase::Granted(_) | Phase::Held(_) => {
+                if is_repeat(draft, submit, &old)? {
+                    return Ok(Reply::Done { revision: draft.revision(job)? });
+                }
+                old
+            }
+        },
+    };
+    hold(draft, submit, record)?;
+    Ok(Reply::Done { revision: draft.revision(job)? })
+}
+
+/// A job that this queue does not have, or not any more.
+fn fresh<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, old: Option<&Record>) -> Record {
+    let now = draft.now;
+    let own_only = old.is_some_and(|old| old.own_only);
+    let answer = submit.shared.as_ref().filter(|_| !own_only);
+    let (phase, queued_time, time) = match answer {
+        Some(answer) => {
+            (Phase::Done(answer.outcome.clone()), answer.queued_time, answer.outcome.time)
+        }
+        None => (Phase::Waiting { expired: None }, now, now),
+    };
+    Record {
+        queued_time,
+        time,
+        phase,
+        previous: None,
+        holders: std::collections::BTreeMap::new(),
+        verified: submit.verified,
+        debug: submit.debug,
+        tags: submit.tags.clone(),
+        requirements: submit.requirements.clone(),
+        needs: submit.needs.clone(),
+        attempt: old.map_or(0, |old| old.attempt),
+        losses: 0,
+        run: old.and_then(|old| old.run.clone()),
+        listed_until: now,
+        own_only,
+    }
+}
+
+fn wants_rerun(rerun: Option<Rerun>, outcome: &Outcome) -> bool {
+    match rerun {
+        None => false,
+        Some(Rerun::Any) => true,
+        Some(Rerun::Of(time)) => outcome.time == time,
+    }
+}
+
+/// The job runs again; its result stays readable until the new one is recorded.
+fn rerun<V: View>(draft: &mut Draft<'_, V>, job: &JobId, old: Record, outcome: Outcome) -> Record {
+    if let (false, Some(run)) = (outcome.is_shared(), outcome.run()) {
+        draft.effect(Effect::Unshare { job: job.clone(), run: run.clone() });
+    }
+    Record {
+        phase: Phase::Waiting { expired: None },
+        previous: Some(outcome),
+        queued_time: draft.now,
+        time: draft.now,
+        losses: 0,
+        own_only: true,
+        ..old
+    }
+}
+
+/// Nothing would change but times that nobody would miss: spare the write.
+fn is_repeat<V: View>(draft: &Draft<'_, V>, submit: &Submit, record: &Record) -> Result<bool, Need> {
+    let Some(held) = record.holders.get(&submit.namespace) else { return Ok(false) };
+    let wanted = Holder { number: held.number, since: held.since, ..submit.holder.clone() };
+    let listed = record.is_going() || record.listed_until.since(draft.now) > LISTED - 5_000;
+    if *held != wanted || !listed {
+        return Ok(false);
+    }
+    if submit.namespace.is_default() {
+        return Ok(true);
+    }
+    let slot = draft.slot(&submit.namespace)?;
+    Ok(held.number == slot.last && slot.holders.contains_key(&submit.job))
+}
+
+/// Adds or renews the namespace's hold, and supersedes what it held before.
+fn hold<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, mut record: Record) -> Result<(), Need> {
+    let Submit { job, namespace, .. } = submit;
+    let now = draft.now;
+    let mut superseded = Vec::new();
+    let mut number = 0;
+    if !namespace.is_default() {
+        let mut slot = draft.slot(namespace)?;
+        slot.last += 1;
+        number = slot.last;
+        slot.holders.insert(job.clone(), Place { number, replaced_at: None });
+        for (other, place) in &mut slot.holders {
+            if other == job || place.replaced_at.is_some() {
+                continue;
+            }
+            let Some(older) = draft.record(other)?.filter(Record::is_going) else { continue };
+            let at = now.plus_millis(timing::replacement_delay(now.since(older.queued_time)));
+            place.replaced_at = Some(at);
+            superseded.push((other.clone(), at));
+        }
+        draft.put_slot(namespace, slot)?;
+    }
+
+    let is_new = !record.holders.contains_key(namespace);
+    record.holders.insert(namespace.clone(), Holder { number, since: now, ..submit.holder.clone() });
+    if is_new && submit.holder.queued_callback.is_some() {
+        draft.effect(Effect::Callbacks(job.clone()));
+        draft.due(job, DueKind::Callbacks, now);
+    }
+    match record.phase {
+        Phase::Waiting { .. } => draft.effect(Effect::Wake),
+        Phase::Done(_) => {
+            record.listed_until = now.plus_millis(LISTED);
+            draft.look_at(job, record.listed_until);
+            draft.look_at(job, record.listed_until.plus_millis(KEPT));
+        }
+        Phase::Granted(_) | Phase::Held(_) | Phase::LetGo(_) => {}
+    }
+    draft.put_record(job, record)?;
+    draft.effect(Effect::Changed(job.clone()));
+
+    for (other, at) in superseded {
+        if at <= now {
+            replace_in(draft, &other, std::slice::from_ref::<Namespace>(namespace))?;
+        } else {
+            draft.look_at(&other, at);
+        }
+    }
+    Ok(())
+}

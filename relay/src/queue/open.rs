@@ -1,0 +1,308 @@
+//! A queue that this process has open: its cache, and the sockets that care for it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use dockframe_shared::protocol::{DeclineRetry, QueueSummary, Registration, RelayMessage, Workers};
+use dockframe_shared::{Amount, InstanceId, JobId, LeaseId, QueueDigest, QueueKey, Timestamp, WorkerId};
+use tokio::sync::Notify;
+
+use super::cache::Cache;
+use super::outbox::{Outbox, text};
+use super::timing;
+
+pub(crate) type SocketId = u64;
+
+#[derive(Debug)]
+pub(crate) struct OpenQueue {
+    pub digest: QueueDigest,
+    /// Known once somebody named it: a sweep opens queues by their digest.
+    key: OnceLock<QueueKey>,
+    cache: Mutex<Cache>,
+    sockets: Mutex<Sockets>,
+    declines: Mutex<HashMap<(JobId, WorkerId), Declined>>,
+    /// There may be something to grant.
+    pub wake: Arc<Notify>,
+    /// Something changed since the last summary.
+    changed: AtomicBool,
+    /// The workers changed since watchers were told.
+    pub workers_to_tell: AtomicBool,
+}
+
+/// Everybody who is connected.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    last: SocketId,
+    /// Who watches a job.
+    watchers: HashMap<JobId, HashMap<SocketId, Arc<Outbox>>>,
+    pub watch_clients: HashMap<SocketId, WatchClient>,
+    pub old_clients: HashMap<SocketId, Arc<Outbox>>,
+    pub lease_workers: HashMap<WorkerId, LeaseSocket>,
+    pub old_workers: HashMap<SocketId, OldSocket>,
+}
+
+#[derive(Debug)]
+pub(crate) struct WatchClient {
+    pub outbox: Arc<Outbox>,
+    pub wants_workers: bool,
+}
+
+/// A worker with leases, on the socket that stands for it.
+#[derive(Debug)]
+pub(crate) struct LeaseSocket {
+    pub socket: SocketId,
+    pub outbox: Arc<Outbox>,
+    pub registration: Registration,
+    pub instance: InstanceId,
+    pub session: u64,
+    /// When its last frame came, by the relay's clock.
+    pub last_frame: Arc<AtomicI64>,
+    /// It said that it has no room; until its next registration or end of a lease.
+    pub full: bool,
+}
+
+/// A worker of the old way.
+#[derive(Debug)]
+pub(crate) struct OldSocket {
+    pub outbox: Arc<Outbox>,
+    pub registration: Option<Registration>,
+}
+
+/// A worker does not want a job.
+#[derive(Debug, Clone)]
+struct Declined {
+    instance: InstanceId,
+    /// `None`: as long as its process lives.
+    until: Option<Timestamp>,
+    why: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these locks guard is whole at every step, so a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl OpenQueue {
+    pub(crate) fn new(digest: QueueDigest, cache: Cache) -> Self {
+        Self {
+            digest,
+            key: OnceLock::new(),
+            cache: Mutex::new(cache),
+            sockets: Mutex::default(),
+            declines: Mutex::default(),
+            wake: Arc::default(),
+            changed: AtomicBool::new(true),
+            workers_to_tell: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn named(&self, key: &QueueKey) {
+        // Somebody else may have named it before: it is the same name.
+        drop(self.key.set(key.clone()));
+    }
+
+    pub(crate) fn name(&self) -> Option<&QueueKey> {
+        self.key.get()
+    }
+
+    pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
+        lock(&self.cache)
+    }
+
+    pub(crate) fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        lock(&self.sockets)
+    }
+
+    /// Tells those who watch the job, and old peers, that it changed.
+    pub(crate) fn job_changed(&self, job: &JobId) {
+        self.touch();
+        let sockets = self.sockets();
+        for outbox in sockets.watchers.get(job).into_iter().flatten().map(|(_, outbox)| outbox) {
+            outbox.job_changed(job);
+        }
+        for outbox in sockets.old_peers() {
+            outbox.job_changed(job);
+        }
+    }
+
+    pub(crate) fn has_lines(&self, job: &JobId) {
+        let sockets = self.sockets();
+        for outbox in sockets.watchers.get(job).into_iter().flatten().map(|(_, outbox)| outbox) {
+            outbox.has_lines(job);
+        }
+    }
+
+    /// Queue summary and waiting jobs' places are to be told anew.
+    pub(crate) fn touch(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn decline(
+        &self,
+        job: &JobId,
+        worker: &WorkerId,
+        instance: &InstanceId,
+        retry: DeclineRetry,
+        why: &str,
+        now: Timestamp,
+    ) {
+        let until = match retry {
+            DeclineRetry::Soon => return,
+            DeclineRetry::Later => Some(now.plus_millis(timing::DECLINED_LATER)),
+            DeclineRetry::Never => None,
+        };
+        let declined = Declined { instance: instance.clone(), until, why: why.to_owned() };
+        lock(&self.declines).insert((job.clone(), worker.clone()), declined);
+    }
+
+    /// After a grant that was not accepted other workers come first for a while.
+    pub(crate) fn did_not_accept(&self, job: &JobId, worker: &WorkerId, instance: &InstanceId, now: Timestamp) {
+        let until = Some(now.plus_millis(timing::ACCEPT));
+        let why = "did not answer".to_owned();
+        let declined = Declined { instance: instance.clone(), until, why };
+        lock(&self.declines).insert((job.clone(), worker.clone()), declined);
+    }
+
+    /// Why this worker does not want the job now, if it said so.
+    pub(crate) fn declined(
+        &self,
+        job: &JobId,
+        worker: &WorkerId,
+        instance: &InstanceId,
+        now: Timestamp,
+    ) -> Option<String> {
+        let declines = lock(&self.declines);
+        let declined = declines.get(&(job.clone(), worker.clone()))?;
+        let stands = declined.instance == *instance && declined.until.is_none_or(|until| now < until);
+        stands.then(|| declined.why.clone())
+    }
+
+    /// Drops what does not matter any more.
+    pub(crate) fn tidy(&self, now: Timestamp) {
+        let live: HashSet<JobId> = {
+            let mut cache = self.cache();
+            cache.forget_departed(now);
+            cache.waiting().map(|(job, _)| job.clone()).collect()
+        };
+        lock(&self.declines).retain(|(job, _), declined| {
+            live.contains(job) && declined.until.is_none_or(|until| now < until)
+        });
+    }
+
+    /// Nobody needs this queue in memory now.
+    pub(crate) fn is_idle(&self) -> bool {
+        let sockets = self.sockets();
+        sockets.watch_clients.is_empty()
+            && sockets.old_clients.is_empty()
+            && sockets.lease_workers.is_empty()
+            && sockets.old_workers.is_empty()
+            && self.cache().is_idle()
+    }
+
+    pub(crate) fn revoke_target(&self, worker: &WorkerId) -> Option<Arc<Outbox>> {
+        self.sockets().lease_workers.get(worker).map(|socket| Arc::clone(&socket.outbox))
+    }
+
+    /// A run ended: its worker has room again.
+    pub(crate) fn has_room_again(&self, worker: &WorkerId) {
+        if let Some(socket) = self.sockets().lease_workers.get_mut(worker) {
+            socket.full = false;
+        }
+    }
+
+    /// The job that a lease of the live records belongs to.
+    pub(crate) fn job_of(&self, lease: &LeaseId) -> Option<JobId> {
+        self.cache().job_of(lease)
+    }
+
+    pub(crate) fn workers_message(&self) -> String {
+        text(&RelayMessage::Workers(Workers { workers: self.registrations() }))
+    }
+
+    /// Registrations as everybody may see them: without what only relay and worker know.
+    pub(crate) fn registrations(&self) -> Vec<Registration> {
+        let sockets = self.sockets();
+        let leases = sockets.lease_workers.values().map(|socket| &socket.registration);
+        let old = sockets.old_workers.values().filter_map(|socket| socket.registration.as_ref());
+        let mut seen = HashSet::new();
+        let mut registrations: Vec<Registration> = leases
+            .chain(old)
+            .filter(|registration| seen.insert(registration.id.clone()))
+            .cloned()
+            .map(|mut registration| {
+                registration.leases = None;
+                registration.instance = None;
+                registration
+            })
+            .collect();
+        registrations.sort_by(|a, b| a.id.cmp(&b.id));
+        registrations
+    }
+}
+
+impl Sockets {
+    pub(crate) fn new_id(&mut self) -> SocketId {
+        self.last += 1;
+        self.last
+    }
+
+    pub(crate) fn old_peers(&self) -> impl Iterator<Item = &Arc<Outbox>> {
+        let workers = self.old_workers.values().filter(|socket| socket.registration.is_some());
+        self.old_clients.values().chain(workers.map(|socket| &socket.outbox))
+    }
+
+    pub(crate) fn watch(&mut self, job: JobId, socket: SocketId, outbox: &Arc<Outbox>) {
+        self.watchers.entry(job).or_default().insert(socket, Arc::clone(outbox));
+    }
+
+    pub(crate) fn unwatch(&mut self, job: &JobId, socket: SocketId) {
+        if let Some(watchers) = self.watchers.get_mut(job) {
+            watchers.remove(&socket);
+            if watchers.is_empty() {
+                self.watchers.remove(job);
+            }
+        }
+    }
+
+    /// Tells all watchers of these jobs to look again.
+    pub(crate) fn remind(&self, jobs: impl Fn(&JobId) -> bool) {
+        for (job, watchers) in self.watchers.iter().filter(|(job, _)| jobs(job)) {
+            for outbox in watchers.values() {
+                outbox.job_changed(job);
+            }
+        }
+    }
+
+    pub(crate) fn client_count(&self) -> usize {
+        self.watch_clients.len() + self.old_clients.len()
+    }
+
+    pub(crate) fn old_worker_count(&self) -> usize {
+        self.old_workers.values().filter(|socket| socket.registration.is_some()).count()
+    }
+}
+
+/// The numbers of a queue, from its machines and counts.
+pub(crate) fn summary(
+    queued: usize,
+    running: usize,
+    registrations: &[Registration],
+    free_cpus: f64,
+    free_gpus: f64,
+) -> QueueSummary {
+    let sum = |of: fn(&Registration) -> f64| Amount(registrations.iter().map(of).sum());
+    QueueSummary {
+        queued: queued as u64,
+        running: running as u64,
+        workers: registrations.len() as u64,
+        cpus: sum(|worker| worker.cpus.0),
+        gpus: sum(|worker| worker.gpus.0),
+        free_cpus: Amount(free_cpus.max(0.0)),
+        free_gpus: Amount(free_gpus.max(0.0)),
+    }
+}

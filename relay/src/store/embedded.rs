@@ -1,0 +1,376 @@
+//! The store of one machine: a redb file, one writer, group commit.
+//!
+//! All writes go through one thread that takes what has gathered, makes one transaction of it, and answers after
+//! the sync: so a sync is shared by everybody who waits for one. Reads see the last commit. They are a few page
+//! reads from the file's cache, done where they are asked for; only scans move to a blocking thread.
+
+mod keys;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dockframe_shared::{QueueDigest, Timestamp};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    ANY_REVISION, Commit, Committed, DocumentKey, DueEntry, Store, StoreError, Stored, StoreWrite,
+};
+use crate::queue::view::Key;
+
+type Bytes = &'static [u8];
+
+const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
+/// (queue, kind, name) → revision, bytes.
+const ENTRIES: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("entries");
+/// (queue, kind, name) of what is live.
+const LIVE: TableDefinition<'_, Bytes, ()> = TableDefinition::new("live");
+/// (time, queue, kind, job).
+const DUE: TableDefinition<'_, Bytes, ()> = TableDefinition::new("due");
+const DOCUMENTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("documents");
+
+const FORMAT: &str = "1";
+/// The file's own cache. The default of 1 GiB is for other uses; records of open queues are in memory anyway.
+const CACHE_BYTES: usize = 6 << 20;
+/// So many commits share one sync at most: bounds what is lost of the first one's patience.
+const GROUP: usize = 256;
+/// Waiting commits; more wait to be queued.
+const BACKLOG: usize = 4096;
+
+/// Why the store cannot be opened. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    #[error("cannot make the folder of the store, {path}: {source}")]
+    Folder { path: String, source: std::io::Error },
+    #[error("another dockframe has the store {path} open: stop it, or choose another folder")]
+    InUse { path: String },
+    #[error("the store {path} has the format {found}, and this program reads up to {FORMAT}: use a newer dockframe")]
+    Newer { path: String, found: String },
+    #[error("the store {path} cannot be opened: {source}")]
+    Database { path: String, source: Box<redb::Error> },
+}
+
+enum Job {
+    Commit(Commit, oneshot::Sender<Result<Committed, StoreError>>),
+    Set(DocumentKey, Vec<u8>, oneshot::Sender<Result<Vec<u8>, StoreError>>),
+    Remove(DocumentKey, Option<Vec<u8>>, oneshot::Sender<Result<bool, StoreError>>),
+}
+
+/// An answer that is given once the transaction is durable.
+enum Answer {
+    Commit(Committed, oneshot::Sender<Result<Committed, StoreError>>),
+    Set(Vec<u8>, oneshot::Sender<Result<Vec<u8>, StoreError>>),
+    Remove(bool, oneshot::Sender<Result<bool, StoreError>>),
+}
+
+pub(crate) struct EmbeddedStore {
+    database: Arc<Database>,
+    writer: mpsc::Sender<Job>,
+    epoch: String,
+}
+
+impl std::fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedStore").finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens `folder/queues.redb`, or makes it.
+    pub(crate) fn open(folder: &Path) -> Result<Self, OpenStoreError> {
+        let path = folder.display().to_string();
+        std::fs::create_dir_all(folder)
+            .map_err(|source| OpenStoreError::Folder { path: path.clone(), source })?;
+        let file = folder.join("queues.redb");
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(&file).map_err(|error| {
+            match error {
+                redb::DatabaseError::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
+                other => OpenStoreError::Database { path: path.clone(), source: Box::new(other.into()) },
+            }
+        })?;
+        let epoch = prepare(&database)
+            .map_err(|source| OpenStoreError::Database { path: path.clone(), source: Box::new(source) })?
+            .map_err(|found| OpenStoreError::Newer { path: path.clone(), found })?;
+        let database = Arc::new(database);
+        let (writer, jobs) = mpsc::channel(BACKLOG);
+        let shared = Arc::clone(&database);
+        std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || write_all(&shared, jobs))
+            .map_err(|source| OpenStoreError::Folder { path, source })?;
+        Ok(Self { database, writer, epoch })
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.writer.send(job(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable("the store's writer has ended".into())
+}
+
+fn unavailable(error: impl Into<redb::Error>) -> StoreError {
+    StoreError::Unavailable(Box::new(error.into()))
+}
+
+/// Makes the tables, checks the format. The inner error is a format of a newer program.
+fn prepare(database: &Database) -> Result<Result<String, String>, redb::Error> {
+    let transaction = database.begin_write()?;
+    let epoch;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let found = meta.get("format")?.map(|value| value.value().to_owned());
+        match found {
+            None => {
+                meta.insert("format", FORMAT)?;
+            }
+            Some(found) if found == FORMAT => {}
+            Some(found) => return Ok(Err(found)),
+        }
+        let known = meta.get("epoch")?.map(|value| value.value().to_owned());
+        epoch = match known {
+            Some(known) => known,
+            None => {
+                let made = uuid::Uuid::new_v4().simple().to_string();
+                meta.insert("epoch", made.as_str())?;
+                made
+            }
+        };
+        transaction.open_table(ENTRIES)?;
+        transaction.open_table(LIVE)?;
+        transaction.open_table(DUE)?;
+        transaction.open_table(DOCUMENTS)?;
+    }
+    transaction.commit()?;
+    Ok(Ok(epoch))
+}
+
+/// The writer: takes what waits, commits it together, answers. Ends when nobody can ask any more.
+fn write_all(database: &Database, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP {
+            match jobs.try_recv() {
+                Ok(job) => group.push(job),
+                Err(_) => break,
+            }
+        }
+        let mut answers = Vec::with_capacity(group.len());
+        // Senders of a failed group are dropped with their answers, so that everybody hears "unavailable".
+        match write_group(database, group, &mut answers) {
+            Ok(()) => {
+                for answer in answers {
+                    // Whoever does not wait any more does not need the answer.
+                    match answer {
+                        Answer::Commit(committed, to) => drop(to.send(Ok(committed))),
+                        Answer::Set(bytes, to) => drop(to.send(Ok(bytes))),
+                        Answer::Remove(removed, to) => drop(to.send(Ok(removed))),
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, "the store cannot write"),
+        }
+    }
+}
+
+fn write_group(
+    database: &Database,
+    group: Vec<Job>,
+    answers: &mut Vec<Answer>,
+) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut entries = transaction.open_table(ENTRIES)?;
+        let mut live = transaction.open_table(LIVE)?;
+        let mut due = transaction.open_table(DUE)?;
+        let mut documents = transaction.open_table(DOCUMENTS)?;
+        for job in group {
+            match job {
+                Job::Commit(commit, to) => {
+                    let conflicts = conflicts(&entries, &commit)?;
+                    if !conflicts.is_empty() {
+                        answers.push(Answer::Commit(Committed::Conflict(conflicts), to));
+                        continue;
+                    }
+                    for StoreWrite { key, revision, bytes, live: is_live, .. } in &commit.writes {
+                        let key = keys::entry(commit.queue, key);
+                        match bytes {
+                            Some(bytes) => {
+                                entries.insert(&*key, &*keys::with_revision(*revision, bytes))?;
+                            }
+                            None => {
+                                entries.remove(&*key)?;
+                            }
+                        }
+                        if *is_live {
+                            live.insert(&*key, ())?;
+                        } else {
+                            live.remove(&*key)?;
+                        }
+                    }
+                    for done in &commit.done {
+                        due.remove(&*keys::due(commit.queue, done))?;
+                    }
+                    for new in &commit.due {
+                        due.insert(&*keys::due(commit.queue, new), ())?;
+                    }
+                    for (key, bytes) in commit.documents.iter().chain(&commit.offers) {
+                        let key = keys::document(key);
+                        if documents.get(&*key)?.is_none() {
+                            documents.insert(&*key, &**bytes)?;
+                        }
+                    }
+                    answers.push(Answer::Commit(Committed::Ok, to));
+                }
+                Job::Set(key, bytes, to) => {
+                    let key = keys::document(&key);
+                    let known = documents.get(&*key)?.map(|known| known.value().to_vec());
+                    let standing = match known {
+                        Some(known) => known,
+                        None => {
+                            documents.insert(&*key, &*bytes)?;
+                            bytes
+                        }
+                    };
+                    answers.push(Answer::Set(standing, to));
+                }
+                Job::Remove(key, bytes, to) => {
+                    let key = keys::document(&key);
+                    let is_it = documents
+                        .get(&*key)?
+                        .is_some_and(|known| bytes.as_ref().is_none_or(|bytes| known.value() == bytes));
+                    if is_it {
+                        documents.remove(&*key)?;
+                    }
+                    answers.push(Answer::Remove(is_it, to));
+                }
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn conflicts(
+    entries: &redb::Table<'_, Bytes, Bytes>,
+    commit: &Commit,
+) -> Result<Vec<(Key, Option<Stored>)>, redb::Error> {
+    let mut conflicts = Vec::new();
+    for StoreWrite { key, expected, .. } in &commit.writes {
+        if *expected == ANY_REVISION {
+            continue;
+        }
+        let found = entries.get(&*keys::entry(commit.queue, key))?;
+        let found = found.and_then(|found| keys::split_revision(found.value()));
+        if found.as_ref().map_or(0, |found| found.revision) != *expected {
+            conflicts.push((key.clone(), found));
+        }
+    }
+    Ok(conflicts)
+}
+
+impl Store for EmbeddedStore {
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        self.ask(|answer| Job::Commit(commit, answer)).boxed()
+    }
+
+    fn read(&self, queue: QueueDigest, key: Key) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        let read = || -> Result<Option<Stored>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(ENTRIES)?;
+            let found = table.get(&*keys::entry(queue, &key))?;
+            Ok(found.and_then(|found| keys::split_revision(found.value())))
+        };
+        std::future::ready(read().map_err(unavailable)).boxed()
+    }
+
+    fn live(&self, queue: QueueDigest) -> BoxFuture<'_, Result<Vec<(Key, Stored)>, StoreError>> {
+        let database = Arc::clone(&self.database);
+        let scan = move || -> Result<Vec<(Key, Stored)>, redb::Error> {
+            let transaction = database.begin_read()?;
+            let live = transaction.open_table(LIVE)?;
+            let entries = transaction.open_table(ENTRIES)?;
+            let (from, to) = keys::range_of(queue);
+            let mut found = Vec::new();
+            for item in live.range::<&[u8]>(&*from..&*to)? {
+                let (key, ()) = {
+                    let (key, _) = item?;
+                    (key.value().to_vec(), ())
+                };
+                let Some(name) = keys::split_entry(&key) else { continue };
+                if let Some(stored) = entries.get(&*key)?.and_then(|e| keys::split_revision(e.value())) {
+                    found.push((name, stored));
+                }
+            }
+            Ok(found)
+        };
+        blocking(scan)
+    }
+
+    fn due(&self, until: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<DueEntry>, StoreError>> {
+        let database = Arc::clone(&self.database);
+        let scan = move || -> Result<Vec<DueEntry>, redb::Error> {
+            let table = database.begin_read()?.open_table(DUE)?;
+            let mut found = Vec::new();
+            for item in table.range::<&[u8]>(..&*keys::due_until(until))? {
+                let (key, _) = item?;
+                found.extend(keys::split_due(key.value()));
+                if found.len() >= limit {
+                    break;
+                }
+            }
+            Ok(found)
+        };
+        blocking(scan)
+    }
+
+    fn document(&self, key: DocumentKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(DOCUMENTS)?;
+            Ok(table.get(&*keys::document(&key))?.map(|found| found.value().to_vec()))
+        };
+        std::future::ready(read().map_err(unavailable)).boxed()
+    }
+
+    fn set_document(
+        &self,
+        key: DocumentKey,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
+        self.ask(|answer| Job::Set(key, bytes, answer)).boxed()
+    }
+
+    fn remove_document(
+        &self,
+        key: DocumentKey,
+        only: Option<Vec<u8>>,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.ask(|answer| Job::Remove(key, only, answer)).boxed()
+    }
+
+    fn epoch(&self) -> &str {
+        &self.epoch
+    }
+}
+
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, redb::Error> + Send + 'static,
+) -> BoxFuture<'static, Result<T, StoreError>> {
+    async move {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done.map_err(unavailable),
+            Err(error) => Err(StoreError::Unavailable(Box::new(error))),
+        }
+    }
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests;

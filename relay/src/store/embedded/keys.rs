@@ -1,0 +1,107 @@
+//! Keys of the embedded store as bytes whose order is the order that is wanted.
+
+use dockframe_shared::{JobId, LeaseId, Namespace, QueueDigest, Timestamp, WorkerId};
+
+use super::super::{DocumentKey, DueEntry, Stored};
+use crate::queue::command::{Due, DueKind};
+use crate::queue::view::Key;
+
+const DIGEST: usize = 32;
+
+pub(super) fn entry(queue: QueueDigest, key: &Key) -> Vec<u8> {
+    let (kind, name) = match key {
+        Key::Record(job) => (b'j', job.as_str()),
+        Key::Slot(namespace) => (b'n', namespace.as_str()),
+        Key::Worker(worker) => (b'w', worker.as_str()),
+        Key::Run(run) => (b'r', run.as_str()),
+    };
+    let mut bytes = Vec::with_capacity(DIGEST + 1 + name.len());
+    bytes.extend_from_slice(queue.as_bytes());
+    bytes.push(kind);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes
+}
+
+pub(super) fn split_entry(bytes: &[u8]) -> Option<Key> {
+    let kind = *bytes.get(DIGEST)?;
+    let name = std::str::from_utf8(bytes.get(DIGEST + 1..)?).ok()?;
+    match kind {
+        b'j' => JobId::new(name).ok().map(Key::Record),
+        b'n' => Namespace::new(name).ok().map(Key::Slot),
+        b'w' => WorkerId::new(name).ok().map(Key::Worker),
+        b'r' => LeaseId::new(name).ok().map(Key::Run),
+        _ => None,
+    }
+}
+
+/// From the first to after the last key of a queue.
+pub(super) fn range_of(queue: QueueDigest) -> (Vec<u8>, Vec<u8>) {
+    let from = queue.as_bytes().to_vec();
+    let mut to = from.clone();
+    to.push(u8::MAX);
+    (from, to)
+}
+
+pub(super) fn with_revision(revision: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut value = revision.to_be_bytes().to_vec();
+    value.extend_from_slice(bytes);
+    value
+}
+
+pub(super) fn split_revision(value: &[u8]) -> Option<Stored> {
+    let (revision, bytes) = value.split_first_chunk::<8>()?;
+    Some(Stored { revision: u64::from_be_bytes(*revision), bytes: bytes.to_vec() })
+}
+
+/// Times before 1970 do not occur; they would be due at once.
+fn time(at: Timestamp) -> [u8; 8] {
+    u64::try_from(at.as_millis()).unwrap_or(0).to_be_bytes()
+}
+
+pub(super) fn due(queue: QueueDigest, due: &Due) -> Vec<u8> {
+    let mut bytes = time(due.at).to_vec();
+    bytes.extend_from_slice(queue.as_bytes());
+    bytes.push(match due.what {
+        DueKind::Look => b'l',
+        DueKind::Share => b's',
+        DueKind::Callbacks => b'c',
+    });
+    bytes.extend_from_slice(due.job.as_str().as_bytes());
+    bytes
+}
+
+/// After all that is due at this time.
+pub(super) fn due_until(until: Timestamp) -> Vec<u8> {
+    time(until.plus_millis(1)).to_vec()
+}
+
+pub(super) fn split_due(bytes: &[u8]) -> Option<DueEntry> {
+    let (at, rest) = bytes.split_first_chunk::<8>()?;
+    let (queue, rest) = rest.split_first_chunk::<DIGEST>()?;
+    let (kind, job) = rest.split_first()?;
+    let what = match kind {
+        b'l' => DueKind::Look,
+        b's' => DueKind::Share,
+        b'c' => DueKind::Callbacks,
+        _ => return None,
+    };
+    let at = Timestamp::from_millis(i64::try_from(u64::from_be_bytes(*at)).ok()?);
+    let job = JobId::new(std::str::from_utf8(job).ok()?).ok()?;
+    Some(DueEntry { queue: QueueDigest::from_bytes(*queue), due: Due { at, what, job } })
+}
+
+pub(super) fn document(key: &DocumentKey) -> Vec<u8> {
+    let (kind, queue, name) = match key {
+        DocumentKey::Definition(job) => (b'd', None, job.as_str()),
+        DocumentKey::OwnDefinition(queue, job) => (b'o', Some(queue), job.as_str()),
+        DocumentKey::Result(run) => (b'r', None, run.as_str()),
+        DocumentKey::Shared(job) => (b's', None, job.as_str()),
+        DocumentKey::Home(job) => (b'h', None, job.as_str()),
+    };
+    let mut bytes = vec![kind];
+    if let Some(queue) = queue {
+        bytes.extend_from_slice(queue.as_bytes());
+    }
+    bytes.extend_from_slice(name.as_bytes());
+    bytes
+}

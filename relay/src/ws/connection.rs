@@ -1,0 +1,132 @@
+//! One socket: frames in, in order; what its outbox holds out; both at once, so that neither waits for the other.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use dockframe_shared::protocol::{CLOSE_BACK_SOON, CLOSE_ID_TAKEN, CLOSE_RESTART};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::queue::outbox::{Closing, Outbox, Parcel};
+
+/// After so long without a frame the peer is asked for a sign of life, and after twice that … it is gone.
+const ASK: Duration = Duration::from_secs(10);
+const GONE_MS: i64 = 30_000;
+/// A peer that takes longer for one frame does not read.
+const SEND_LIMIT: Duration = Duration::from_secs(30);
+const CLOSE_SLOW: u16 = 1008;
+
+/// What is particular to a kind of peer.
+pub(super) trait Peer: Sync {
+    /// A text frame came. Frames of one socket are handled one after the other.
+    fn frame(&self, text: &str) -> impl Future<Output = ()> + Send;
+
+    /// Makes frames of what is to be told.
+    fn frames(&self, parcel: Parcel) -> impl Future<Output = Vec<String>> + Send;
+}
+
+/// How a socket ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The relay closed it.
+    ByRelay,
+    /// The peer said that it comes back.
+    BackSoon,
+    /// It closed, or the connection broke, or it fell silent.
+    Lost,
+}
+
+pub(super) struct Connection<'a, P> {
+    pub peer: &'a P,
+    pub outbox: &'a Outbox,
+    /// When the last frame of any kind came, by the relay's clock.
+    pub last_frame: Arc<AtomicI64>,
+    pub clock: &'a Clock,
+    pub stop: &'a CancellationToken,
+}
+
+impl<P: Peer> Connection<'_, P> {
+    pub(super) async fn run(&self, socket: WebSocket) -> Ended {
+        self.alive();
+        let (sink, stream) = socket.split();
+        // Dropping the loser is safe: the socket is over for both.
+        tokio::select! {
+            ended = self.read(stream) => ended,
+            ended = self.write(sink) => ended,
+        }
+    }
+
+    fn alive(&self) {
+        self.last_frame.store(self.clock.now().as_millis(), Ordering::Relaxed);
+    }
+
+    async fn read(&self, mut stream: SplitStream<WebSocket>) -> Ended {
+        while let Some(Ok(message)) = stream.next().await {
+            self.alive();
+            match message {
+                Message::Text(text) => self.peer.frame(text.as_str()).await,
+                Message::Close(Some(frame)) if frame.code == CLOSE_BACK_SOON => return Ended::BackSoon,
+                Message::Close(_) => return Ended::Lost,
+                // Binary frames mean nothing here; control frames are signs of life.
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => {}
+            }
+        }
+        Ended::Lost
+    }
+
+    async fn write(&self, mut sink: SplitSink<WebSocket, Message>) -> Ended {
+        let mut ask = tokio::time::interval(ASK);
+        loop {
+            let parcel = tokio::select! {
+                parcel = self.outbox.take() => parcel,
+                _ = ask.tick() => {
+                    let silent = self.clock.now().as_millis() - self.last_frame.load(Ordering::Relaxed);
+                    if silent >= GONE_MS {
+                        close(&mut sink, Closing::Silent).await;
+                        return Ended::Lost;
+                    }
+                    if silent >= 9_000 && !send(&mut sink, Message::Ping(bytes::Bytes::new())).await {
+                        return Ended::Lost;
+                    }
+                    continue;
+                }
+                () = self.stop.cancelled() => {
+                    close(&mut sink, Closing::Restart).await;
+                    return Ended::ByRelay;
+                }
+            };
+            let closing = parcel.closing;
+            for text in self.peer.frames(parcel).await {
+                if !send(&mut sink, Message::Text(text.into())).await {
+                    return Ended::Lost;
+                }
+            }
+            if let Some(closing) = closing {
+                close(&mut sink, closing).await;
+                return if closing == Closing::Slow { Ended::Lost } else { Ended::ByRelay };
+            }
+        }
+    }
+}
+
+async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> bool {
+    matches!(tokio::time::timeout(SEND_LIMIT, sink.send(message)).await, Ok(Ok(())))
+}
+
+async fn close(sink: &mut SplitSink<WebSocket, Message>, closing: Closing) {
+    let (code, reason) = match closing {
+        Closing::Superseded => (1000, "another socket took this one's place"),
+        Closing::IdTaken => (CLOSE_ID_TAKEN, "another process has this worker id"),
+        Closing::Slow => (CLOSE_SLOW, "too much is waiting to be read"),
+        Closing::Restart => (CLOSE_RESTART, "the relay restarts"),
+        Closing::Silent => (1001, "no frame for too long"),
+    };
+    let frame = CloseFrame { code, reason: reason.into() };
+    // The peer may be gone already, which is what is wanted.
+    let _ = send(sink, Message::Close(Some(frame))).await;
+}

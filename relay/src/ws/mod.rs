@@ -1,0 +1,116 @@
+//! Sockets: how a peer speaks is decided once, at its upgrade (`relay-protocol` 3.1, 3.13, `jobs-and-states` 8.1).
+
+mod connection;
+mod lease_worker;
+mod watch_client;
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts as _, Request};
+use axum::response::{IntoResponse as _, Response};
+use dockframe_shared::QueueKey;
+use dockframe_shared::protocol::{LEASE_PROTOCOL, PROTOCOL_HEADER, WATCH_PROTOCOL};
+use http::{HeaderValue, StatusCode};
+use percent_encoding::percent_decode_str;
+
+use crate::error::ApiError;
+use crate::http::App;
+use crate::limits::{MAX_BODY_BYTES, MAX_CLIENT_FRAME_BYTES};
+
+/// Buffers of a socket: small, since most are idle.
+const BUFFER_BYTES: usize = 4 << 10;
+
+/// Whether a request names this protocol among its queries or headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Client,
+    Worker,
+}
+
+/// What the path of a socket names; why not, as a refusal.
+fn parse_path(path: &str) -> Result<(QueueKey, Role), ApiError> {
+    let not_found = || ApiError::text(StatusCode::NOT_FOUND, "no socket at this path");
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let (queue, role) = match segments.as_slice() {
+        ["q", queue, role, ..] => (*queue, *role),
+        ["q", ..] => return Err(not_found()),
+        [queue, role, ..] => (*queue, *role),
+        _ => return Err(not_found()),
+    };
+    let role = match role {
+        "client" | "browser" => Role::Client,
+        "worker" => Role::Worker,
+        _ => return Err(not_found()),
+    };
+    let bad = |why: &str| ApiError::text(StatusCode::BAD_REQUEST, why);
+    let name = percent_decode_str(queue).decode_utf8().map_err(|_| bad("the queue's name is not UTF-8"))?;
+    if role == Role::Client && matches!(&*name, "undefined" | "null") {
+        return Err(bad("a queue needs a name"));
+    }
+    let key = QueueKey::new(&*name).map_err(|error| bad(&error.to_string()))?;
+    Ok((key, role))
+}
+
+pub(crate) async fn upgrade(app: Arc<App>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let (key, role) = match parse_path(parts.uri.path()) {
+        Ok(parsed) => parsed,
+        Err(error) => return error.into_response(),
+    };
+    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(upgrade) => upgrade,
+        Err(_) => return ApiError::text(StatusCode::BAD_REQUEST, "not a WebSocket upgrade").into_response(),
+    };
+    let watches = parts.uri.query().is_some_and(|query| {
+        url::form_urlencoded::parse(query.as_bytes())
+            .any(|(name, value)| name == "protocol" && value == WATCH_PROTOCOL)
+    });
+    let leases = parts.headers.get(PROTOCOL_HEADER).is_some_and(|value| value == LEASE_PROTOCOL);
+    let limit = if role == Role::Client && watches { MAX_CLIENT_FRAME_BYTES } else { MAX_BODY_BYTES };
+    let upgrade = upgrade
+        .max_message_size(limit)
+        .max_frame_size(limit)
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(BUFFER_BYTES);
+    let service = Arc::clone(&app.service);
+    // Frames that come while the queue is read wait in the socket: nothing is lost.
+    match role {
+        Role::Client if watches => {
+            upgrade.on_upgrade(move |socket| watch_client::serve(service, key, socket))
+        }
+        Role::Worker if leases => {
+            let mut response =
+                upgrade.on_upgrade(move |socket| lease_worker::serve(service, key, socket));
+            response
+                .headers_mut()
+                .insert(PROTOCOL_HEADER, HeaderValue::from_static(LEASE_PROTOCOL));
+            response
+        }
+        Role::Client | Role::Worker => {
+            ApiError::text(StatusCode::NOT_IMPLEMENTED, "the old way is not served").into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_the_path_are_known_and_names_are_decoded() {
+        for path in ["/q/a%20b/client", "/a%20b/browser", "//q//a%20b/client/more"] {
+            let (key, role) = parse_path(path).unwrap();
+            assert_eq!((key.reveal(), role), ("a b", Role::Client), "{path}");
+        }
+        assert_eq!(parse_path("/x/worker").unwrap().1, Role::Worker);
+        assert_eq!(parse_path("/q/undefined/worker").unwrap().1, Role::Worker);
+    }
+
+    #[test]
+    fn other_paths_are_refused() {
+        for path in ["/", "/q", "/q/x", "/q/x/foo", "/foo", "/q/undefined/client", "/q/null/browser"] {
+            assert!(parse_path(path).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Clients that watch: they name their jobs and hear of those alone (`relay-protocol` 3.13).
+//!
+//! What is told is made when the socket can take it, from the record and the logs as they are then: a slow reader
+//! gets the newest state of each job and all lines that are still kept, and nothing waits for it in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::ws::WebSocket;
+use dockframe_shared::job::{FinishReason, Finished, JobObject, StateName};
+use dockframe_shared::protocol::{
+    Change, ClientHello, ClientMessage, Done, LogCursors, LogKind, LogLines, LogStep, RelayMessage,
+    StateChange, Watch, WatchedJobs,
+};
+use dockframe_shared::{JobId, LeaseId, Namespace, NamespaceSelector, Problem, QueueKey};
+
+use super::connection::{Connection, Peer};
+use crate::error::chain;
+use crate::limits::{MAX_CLIENT_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_WATCHED, cut};
+use crate::queue::command::{Reply, Who};
+use crate::queue::open::{OpenQueue, SocketId, WatchClient as WatchEntry};
+use crate::queue::outbox::{Outbox, Parcel, text};
+use crate::queue::record::EndReason;
+use crate::queue::service::{self, Service, Submission, wire_revision};
+
+/// Log lines read at once, and sent in one go; then others have their turn.
+const LINES: usize = 500;
+const LINES_BYTES: usize = 1 << 20;
+
+struct WatchClient {
+    service: Arc<Service>,
+    queue: Arc<OpenQueue>,
+    socket: SocketId,
+    outbox: Arc<Outbox>,
+    watched: Mutex<HashMap<JobId, Watched>>,
+    /// Under which namespaces this socket submitted a job.
+    own: Mutex<HashMap<JobId, Vec<Namespace>>>,
+}
+
+/// What this socket has been told of a job.
+#[derive(Debug, Clone, Default)]
+struct Watched {
+    told: Option<Option<JobObject>>,
+    /// Revision of the record at that time, and how often something else was told of it.
+    revision: u64,
+    derived: u64,
+    run: Option<LeaseId>,
+    cursors: LogCursors,
+}
+
+/// A socket submits to so many jobs before the oldest are forgotten for R-39.
+const MAX_OWN: usize = 1024;
+
+pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocket) {
+    let queue = match service.open(&key).await {
+        Ok(queue) => queue,
+        Err(error) => {
+            tracing::error!(error = chain(&error), queue.hash = %key.digest(), "a queue could not be opened");
+            return;
+        }
+    };
+    let outbox = Arc::new(Outbox::default());
+    outbox.push(&RelayMessage::ClientHello(ClientHello {
+        relay: crate::NAME.to_owned(),
+        epoch: service.store.epoch().to_owned(),
+        max_watched: MAX_WATCHED as u32,
+        max_frame_bytes: MAX_CLIENT_FRAME_BYTES as u64,
+    }));
+    outbox.summary(&service.summary_message(&queue));
+    let id = {
+        let mut sockets = queue.sockets();
+        let id = sockets.new_id();
+        let entry = WatchEntry { outbox: Arc::clone(&outbox), wants_workers: false };
+        sockets.watch_clients.insert(id, entry);
+        id
+    };
+    let client = WatchClient {
+        service: Arc::clone(&service),
+        queue,
+        socket: id,
+        outbox,
+        watched: Mutex::default(),
+        own: Mutex::default(),
+    };
+    let connection = Connection {
+        peer: &client,
+        outbox: &client.outbox,
+        last_frame: Arc::default(),
+        clock: &service.clock,
+        stop: service.stopping(),
+    };
+    connection.run(socket).await;
+    let mut sockets = client.queue.sockets();
+    sockets.watch_clients.remove(&id);
+    for job in client.watched().keys() {
+        sockets.unwatch(job, id);
+    }
+}
+
+impl Peer for WatchClient {
+    async fn frame(&self, text: &str) {
+        match ClientMessage::read(text) {
+            Ok(ClientMessage::Ping) => self.outbox.push(&RelayMessage::Pong(None)),
+            Ok(ClientMessage::StateChange(change)) => self.change(change).await,
+            Ok(ClientMessage::Watch(watch)) => self.watch(watch),
+            Ok(ClientMessage::QueryJob { job_id }) => self.tell_once(job_id).await,
+            // A client that watches has no use for the whole list; it is read over HTTP, in pages.
+            Ok(ClientMessage::QueryJobStates) => {}
+            Err(error) => tracing::debug!(%error, "a frame was dropped"),
+        }
+    }
+
+    async fn frames(&self, parcel: Parcel) -> Vec<String> {
+        let mut frames: Vec<String> = parcel.messages.into();
+        frames.extend(parcel.workers);
+        frames.extend(parcel.summary);
+        let mut going = BTreeMap::new();
+        let mut ended = BTreeMap::new();
+        let mut lines = parcel.lines;
+        for job in parcel.jobs {
+            match self.news(&job).await {
+                Ok(Some(object)) => {
+                    lines.insert(job.clone());
+                    let is_end = object.as_ref().is_some_and(|object| object.state == StateName::Finished);
+                    if is_end { &mut ended } else { &mut going }.insert(job, object);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(error = chain(&error), "a job could not be told"),
+            }
+        }
+        // A run's first lines come after its Running, and its last ones before its end.
+        if !going.is_empty() {
+            frames.push(text(&RelayMessage::JobStateUpdates(WatchedJobs::new(going))));
+        }
+        for job in lines {
+            match self.lines(&job, &mut frames).await {
+                Ok(true) => {}
+                Ok(false) => self.outbox.has_lines(&job),
+                Err(error) => tracing::error!(error = chain(&error), "lines could not be read"),
+            }
+        }
+        if !ended.is_empty() {
+            frames.push(text(&RelayMessage::JobStateUpdates(WatchedJobs::new(ended))));
+        }
+        frames
+    }
+}
+
+impl WatchClient {
+    fn watched(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, watch: Watch) {
+        let Watch { jobs, workers, reference } = watch;
+        if jobs.len() > MAX_WATCHED {
+            let detail = format!("{} jobs are named, the limit is {MAX_WATCHED}: watch fewer", jobs.len());
+            let error = Some(Problem::new("too-many-watched", "Too many jobs watched", detail));
+            self.outbox.push(&RelayMessage::Done(Done { reference, error, ..Done::default() }));
+            return;
+        }
+        let mut sockets = self.queue.sockets();
+        let wants_workers = workers.unwrap_or(false);
+        if let Some(entry) = sockets.watch_clients.get_mut(&self.socket) {
+            entry.wants_workers = wants_workers;
+        }
+        let mut watched = self.watched();
+        for gone in watched.keys().filter(|job| !jobs.contains_key(*job)) {
+            sockets.unwatch(gone, self.socket);
+        }
+        // Everything named is told anew, from the numbers that it names.
+        *watched = jobs
+            .into_iter()
+            .map(|(job, cursors)| {
+                sockets.watch(job.clone(), self.socket, &self.outbox);
+                (job, Watched { cursors, ..Watched::default() })
+            })
+            .collect();
+        let names: Vec<JobId> = watched.keys().cloned().collect();
+        drop(watched);
+        drop(sockets);
+        // After the subscription: what changes from now on is told as well.
+        for job in &names {
+            self.outbox.job_changed(job);
+        }
+        if wants_workers {
+            self.outbox.workers(&self.queue.workers_message());
+        }
+        if let Some(reference) = reference {
+            self.outbox.push(&RelayMessage::Done(Done { reference: Some(reference), ..Done::default() }));
+        }
+    }
+
+    async fn change(&self, change: StateChange) {
+        let StateChange { job, change, reference, .. } = change;
+        let outcome = match change {
+            Change::Queued { enqueued, .. } => match enqueued.definition {
+                Some(definition) => {
+                    let control = enqueued.control.unwrap_or_default();
+                    self.remember(&job, control.namespace());
+                    let submission =
+                        Submission { id: Some(job.clone()), definition, control, debug: enqueued.debug };
+                    self.service.submit(&self.queue, submission).await.map(|(_, revision)| revision)
+                }
+                None => Err(refused("definition-missing", "No definition", "a submission needs a `definition`")),
+            },
+            Change::Finished(finished) => self.let_go(&job, *finished).await,
+            Change::Running { .. } | Change::Removed => Err(not_for_clients()),
+        };
+        let outcome = match outcome {
+            Ok(revision) => Ok(revision),
+            Err(service::Error::Refused(problem)) => Err(problem),
+            Err(error) => {
+                tracing::error!(error = chain(&error), job.id = %job, "a change failed");
+                Err(Problem::new("unavailable", "Not possible now", "the relay cannot write; send it again"))
+            }
+        };
+        if let Some(reference) = reference {
+            self.outbox.push(&service::done(reference, &job, outcome));
+        } else if let Err(problem) = outcome {
+            tracing::debug!(%problem, job.id = %job, "a change was refused");
+        }
+    }
+
+    async fn let_go(&self, job: &JobId, finished: Finished) -> Result<u64, service::Error> {
+        let why = match finished.reason {
+            FinishReason::Cancelled | FinishReason::JobReplacedByClient => EndReason::Cancelled,
+            FinishReason::Deleted => EndReason::Deleted,
+            FinishReason::Success | FinishReason::Error | FinishReason::TimedOut | FinishReason::WorkerLost => {
+                return Err(not_for_clients());
+            }
+        };
+        let who = self.who(job, finished.namespace).await?;
+        let message = finished.message.map(|message| cut(&message, MAX_MESSAGE_BYTES).to_owned());
+        match self.service.let_go(&self.queue, job, why, who, message).await? {
+            Reply::Done { revision } | Reply::AlreadyEnded { revision } => Ok(revision),
+            _ => Ok(0),
+        }
+    }
+
+    /// No namespace means the default one; where the job is not in it, those under which this socket submitted the
+    /// job.
+    async fn who(&self, job: &JobId, named: Option<NamespaceSelector>) -> Result<Who, service::Error> {
+        if let Some(named) = named {
+            return Ok(Who::These(named));
+        }
+        let held = self.service.namespaces(&self.queue, job).await?;
+        if held.is_empty() || held.iter().any(Namespace::is_default) {
+            return Ok(Who::These(NamespaceSelector::One(Namespace::default())));
+        }
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Who::Own(own.get(job).cloned().unwrap_or_default()))
+    }
+
+    fn remember(&self, job: &JobId, namespace: Namespace) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.len() >= MAX_OWN && !own.contains_key(job) {
+            own.clear();
+        }
+        let namespaces = own.entry(job.clone()).or_default();
+        if !namespaces.contains(&namespace) {
+            namespaces.push(namespace);
+        }
+    }
+
+    async fn tell_once(&self, job: JobId) {
+        match self.service.watched(&self.queue, &job).await {
+            Ok(found) => {
+                let object = found.map(|(mut object, _)| {
+                    object.revision = object.revision.map(|revision| wire_revision(revision, 0));
+                    object
+                });
+                let jobs = BTreeMap::from([(job, object)]);
+                self.outbox.push(&RelayMessage::JobStateUpdates(WatchedJobs::new(jobs)));
+            }
+            Err(error) => tracing::error!(error = chain(&error), "a job could not be told"),
+        }
+    }
+
+    /// The job as it is now, if that is news to this socket.
+    async fn news(&self, job: &JobId) -> Result<Option<Option<JobObject>>, service::Error> {
+        let found = self.service.watched(&self.queue, job).await?;
+        let mut all = self.watched();
+        // Not watched any more.
+        let Some(watched) = all.get_mut(job) else { return Ok(None) };
+        let (object, revision) = match found {
+            None => (None, 0),
+            Some((mut object, run)) => {
+                let revision = object.revision.take().unwrap_or(0);
+                if revision < watched.revision {
+                    return Ok(None);
+                }
+                if watched.run != run {
+                    let is_new = watched.run.is_some();
+                    watched.run = run;
+                    if is_new {
+                        watched.cursors = LogCursors {
+                            build: watched.cursors.build.map(|_| 0),
+                            run: watched.cursors.run.map(|_| 0),
+                        };
+                    }
+                }
+                (Some(object), revision)
+            }
+        };
+        if watched.told.as_ref() == Some(&object) {
+            watched.revision = revision;
+            return Ok(None);
+        }
+        watched.derived = if watched.revision == revision && watched.told.is_some() { watched.derived + 1 } else { 0 };
+        watched.revision = revision;
+        watched.told = Some(object.clone());
+        let derived = watched.derived;
+        Ok(Some(object.map(|object| JobObject {
+            revision: Some(wire_revision(revision, derived)),
+            ..object
+        })))
+    }
+
+    /// Adds the lines that this socket has not seen. `false`: there are more.
+    async fn lines(&self, job: &JobId, frames: &mut Vec<String>) -> Result<bool, service::Error> {
+        let mut complete = true;
+        for kind in [LogKind::Build, LogKind::Run] {
+            let mut bytes = 0;
+            loop {
+                let (run, since) = {
+                    let all = self.watched();
+                    let Some(watched) = all.get(job) else { return Ok(true) };
+                    let since = match kind {
+                        LogKind::Build => watched.cursors.build,
+                        LogKind::Run => watched.cursors.run,
+                    };
+                    let (Some(run), Some(since)) = (watched.run.clone(), since) else { break };
+                    (run, since)
+                };
+                let mut found = self.service.lines_of_run(&run, kind, since, LINES).await?;
+                // A number beyond the end is of another run: this one is told from its beginning.
+                if since > found.total {
+                    found = self.service.lines_of_run(&run, kind, 0, LINES).await?;
+                }
+                let next = found.start + found.lines.len() as u64;
+                {
+                    let mut all = self.watched();
+                    let Some(watched) = all.get_mut(job).filter(|watched| watched.run.as_ref() == Some(&run))
+                    else {
+                        return Ok(true);
+                    };
+                    match kind {
+                        LogKind::Build => watched.cursors.build = Some(next.min(found.total)),
+                        LogKind::Run => watched.cursors.run = Some(next.min(found.total)),
+                    }
+                }
+                if found.lines.is_empty() {
+                    break;
+                }
+                for frame in frames_of(job, found.start, found.lines) {
+                    bytes += frame.len();
+                    frames.push(frame);
+                }
+                if next >= found.total {
+                    break;
+                }
+                if bytes > LINES_BYTES {
+                    complete = false;
+                    break;
+                }
+            }
+        }
+        Ok(complete)
+    }
+}
+
+/// Neighbouring lines of one step go together.
+fn frames_of(
+    job: &JobId,
+    start: u64,
+    lines: Vec<(LogStep, dockframe_shared::job::LogLine)>,
+) -> Vec<String> {
+    let mut groups: Vec<LogLines> = Vec::new();
+    let mut number = start;
+    for (step, line) in lines {
+        match groups.last_mut() {
+            Some(group) if group.step == step => group.logs.push(line),
+            _ => groups.push(LogLines { job_id: job.clone(), step, logs: vec![line], from: Some(number) }),
+        }
+        number += 1;
+    }
+    groups.into_iter().map(|group| text(&RelayMessage::JobStatusPayload(group))).collect()
+}
+
+fn refused(code: &'static str, title: &'static str, detail: &str) -> service::Error {
+    service::Error::Refused(Problem::new(code, title, detail))
+}
+
+fn not_for_clients() -> service::Error {
+    refused("not-for-clients", "Not a client's to say", "clients submit, cancel and delete; workers run jobs")
+}
