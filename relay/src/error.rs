@@ -90,7 +90,8 @@ impl IntoResponse for ApiError {
             }
             Self::Internal(error) => {
                 tracing::error!(error = chain(&*error), "a request failed");
-                Self::Text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error".to_owned()).into_response()
+                Self::Text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error".to_owned())
+                    .into_response()
             }
             Self::Unavailable(error) => {
                 tracing::error!(error = chain(&*error), "a request failed for the time being");

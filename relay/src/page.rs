@@ -51,8 +51,7 @@ impl Page {
         if let Some(encoding) = encoding {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
-        let caching =
-            if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+        let caching = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
         secure(headers);
         Some(response)

@@ -39,7 +39,11 @@ impl BlobKey {
 
     /// The file's name on disk: the key's digest, so that no file system's rules on names or letters' case matter.
     fn file_name(&self) -> String {
-        if self.is_digest() { self.0.clone() } else { format!("k-{}", hex(&Sha256::digest(self.0.as_bytes()))) }
+        if self.is_digest() {
+            self.0.clone()
+        } else {
+            format!("k-{}", hex(&Sha256::digest(self.0.as_bytes())))
+        }
     }
 }
 

@@ -62,12 +62,12 @@ pub(crate) async fn download(
     };
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if key.is_digest() && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", key.as_str())) {
+    if key.is_digest()
+        && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", key.as_str()))
+    {
         headers.insert(header::ETAG, tag);
-        headers.insert(
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("public, max-age=31536000, immutable"),
-        );
+        headers
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
     }
     Ok(response)
 }

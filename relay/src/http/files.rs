@@ -95,8 +95,7 @@ fn name_of<'u>(uri: &'u Uri, marker: &str) -> Result<&'u str, ApiError> {
 }
 
 async fn serve(app: &App, files: &Value, name: &str, what: &str, headers: &HeaderMap) -> Answer {
-    let not_found =
-        || ApiError::text(StatusCode::NOT_FOUND, format!("{what} file '{name}' not found"));
+    let not_found = || ApiError::text(StatusCode::NOT_FOUND, format!("{what} file '{name}' not found"));
     let decoded = percent_decode_str(name).decode_utf8_lossy();
     let found = files.get(name).map(|file| (name, file));
     let found = found.or_else(|| files.get(&*decoded).map(|file| (&*decoded, file)));
@@ -183,7 +182,8 @@ fn found_at(location: &str) -> Answer {
 fn disposition(name: &str) -> String {
     const UNQUOTED: &AsciiSet = &CONTROLS.add(b'"').add(b'\\').add(b'%');
     let last = name.rsplit('/').next().unwrap_or(name);
-    let is_plain = last.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'%'));
+    let is_plain =
+        last.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'%'));
     if is_plain {
         return format!("attachment; filename=\"{last}\"");
     }

@@ -195,8 +195,7 @@ async fn cancel_as(
 ) -> Answer {
     let queue = app.service.open(queue).await?;
     let held = app.service.namespaces(&queue, &id).await?;
-    let mut selector =
-        NamespaceSelector::new(namespace).map_err(|error| ApiError::bad(error.to_string()))?;
+    let mut selector = NamespaceSelector::new(namespace).map_err(|error| ApiError::bad(error.to_string()))?;
     // Some callers encode twice: what is not held as it is may be held decoded once more.
     if !held.iter().any(|held| selector.covers(held))
         && let Ok(decoded) = percent_decode_str(namespace).decode_utf8()
@@ -215,11 +214,7 @@ async fn cancel_as(
     }))
 }
 
-pub(crate) async fn copy(
-    State(app): State<Arc<App>>,
-    ByJob(id): ByJob,
-    JsonBody(body): JsonBody,
-) -> Answer {
+pub(crate) async fn copy(State(app): State<Arc<App>>, ByJob(id): ByJob, JsonBody(body): JsonBody) -> Answer {
     #[derive(Deserialize)]
     struct Copy {
         queue: String,

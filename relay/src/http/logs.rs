@@ -29,10 +29,12 @@ impl Since {
             return Ok(0);
         }
         let number: Option<f64> = text.parse().ok().filter(|number: &f64| number.is_finite());
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative; saturates")]
-        number
-            .map(|number| number.max(0.0) as u64)
-            .ok_or_else(|| ApiError::bad("`since` must be a number"))
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative; saturates"
+        )]
+        number.map(|number| number.max(0.0) as u64).ok_or_else(|| ApiError::bad("`since` must be a number"))
     }
 }
 
@@ -55,7 +57,11 @@ pub(crate) async fn build(
     log(&app, Scope::Anywhere, &job, LogKind::Build, since.number()?).await
 }
 
-pub(crate) async fn run(State(app): State<Arc<App>>, ByJob(job): ByJob, Query(since): Query<Since>) -> Answer {
+pub(crate) async fn run(
+    State(app): State<Arc<App>>,
+    ByJob(job): ByJob,
+    Query(since): Query<Since>,
+) -> Answer {
     log(&app, Scope::Anywhere, &job, LogKind::Run, since.number()?).await
 }
 

@@ -28,8 +28,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/j/{job}/build-logs.json", get(logs::build))
         .route("/j/{job}/run-logs.json", get(logs::run))
         .route("/j/{job}/inputs", get(files::missing))
+        .route("/j/{job}/inputs/", get(files::missing))
         .route("/j/{job}/inputs/{*path}", get(files::input))
         .route("/j/{job}/outputs", get(files::missing))
+        .route("/j/{job}/outputs/", get(files::missing))
         .route("/j/{job}/outputs/{*path}", get(files::output))
         .route("/j/{job}/copy", post(jobs::copy))
         // Jobs in a queue.
@@ -44,8 +46,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/q/{queue}/j/{job}/build-logs.json", get(logs::build_in_queue))
         .route("/q/{queue}/j/{job}/run-logs.json", get(logs::run_in_queue))
         .route("/q/{queue}/j/{job}/inputs", get(files::missing))
+        .route("/q/{queue}/j/{job}/inputs/", get(files::missing))
         .route("/q/{queue}/j/{job}/inputs/{*path}", get(files::input_in_queue))
         .route("/q/{queue}/j/{job}/outputs", get(files::missing))
+        .route("/q/{queue}/j/{job}/outputs/", get(files::missing))
         .route("/q/{queue}/j/{job}/outputs/{*path}", get(files::output_in_queue))
         .route("/q/{queue}/j/{job}/cancel", post(jobs::cancel))
         .route("/q/{queue}/j/{job}/{namespace}/cancel", post(jobs::cancel_in_namespace))
@@ -58,9 +62,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(site::no_route)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(Arc::clone(&app));
-    routes
-        .layer(middleware::from_fn_with_state(app, sockets_first))
-        .layer(middleware::from_fn(cross_origin))
+    routes.layer(middleware::from_fn_with_state(app, sockets_first)).layer(middleware::from_fn(cross_origin))
 }
 
 /// An upgrade never reaches the routes, whatever its path (`relay-protocol` 1.3).

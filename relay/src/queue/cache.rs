@@ -199,11 +199,19 @@ impl View for Sight<'_> {
 
     fn slot(&self, namespace: &Namespace) -> Seen<'_, Slot> {
         // All namespaces and workers of a queue are live, so what is not here is nowhere.
-        Ok(self.cache.slots.get(namespace).map(|known| Versioned { revision: known.revision, value: &known.value }))
+        Ok(self
+            .cache
+            .slots
+            .get(namespace)
+            .map(|known| Versioned { revision: known.revision, value: &known.value }))
     }
 
     fn worker(&self, worker: &WorkerId) -> Seen<'_, WorkerRecord> {
-        Ok(self.cache.workers.get(worker).map(|known| Versioned { revision: known.revision, value: &known.value }))
+        Ok(self
+            .cache
+            .workers
+            .get(worker)
+            .map(|known| Versioned { revision: known.revision, value: &known.value }))
     }
 
     fn job_of(&self, lease: &LeaseId) -> Result<Option<JobId>, Need> {

@@ -12,26 +12,74 @@ use super::view::{Entry, Key};
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
     Submit(Box<Submit>),
-    LetGo { job: JobId, why: EndReason, who: Who, message: Option<String> },
-    Grant { job: JobId, worker: WorkerId, instance: InstanceId, session: u64 },
-    Accept { lease: LeaseId, worker: WorkerId },
-    Decline { lease: LeaseId, worker: WorkerId, retry: DeclineRetry },
-    Finish { lease: LeaseId, worker: WorkerId, ending: Ending },
-    Register { worker: WorkerId, instance: InstanceId, first: bool, leases: Vec<LeaseId> },
+    LetGo {
+        job: JobId,
+        why: EndReason,
+        who: Who,
+        message: Option<String>,
+    },
+    Grant {
+        job: JobId,
+        worker: WorkerId,
+        instance: InstanceId,
+        session: u64,
+    },
+    Accept {
+        lease: LeaseId,
+        worker: WorkerId,
+    },
+    Decline {
+        lease: LeaseId,
+        worker: WorkerId,
+        retry: DeclineRetry,
+    },
+    Finish {
+        lease: LeaseId,
+        worker: WorkerId,
+        ending: Ending,
+    },
+    Register {
+        worker: WorkerId,
+        instance: InstanceId,
+        first: bool,
+        leases: Vec<LeaseId>,
+    },
     /// The socket of this session closed without saying that the worker comes back.
-    Closed { worker: WorkerId, session: u64 },
+    Closed {
+        worker: WorkerId,
+        session: u64,
+    },
     /// An old worker's registration, or a sign of its life.
-    OldWorker { worker: WorkerId, first: bool },
+    OldWorker {
+        worker: WorkerId,
+        first: bool,
+    },
     /// An old worker takes a job (`jobs-and-states` 8.8).
-    Claim { job: JobId, worker: WorkerId, time: Timestamp },
+    Claim {
+        job: JobId,
+        worker: WorkerId,
+        time: Timestamp,
+    },
     /// An old worker's result. `run` is the document it was written to.
-    ClaimFinish { job: JobId, worker: WorkerId, run: LeaseId, ending: Ending },
+    ClaimFinish {
+        job: JobId,
+        worker: WorkerId,
+        run: LeaseId,
+        ending: Ending,
+    },
     /// An old worker gives a claim back.
-    ClaimLost { job: JobId, worker: WorkerId },
+    ClaimLost {
+        job: JobId,
+        worker: WorkerId,
+    },
     /// Time passed: do what is due for this job.
     /// Nothing of a worker is judged lost earlier than its time after `healthy_since`: since then this relay could
     /// have heard of it.
-    Look { job: JobId, healthy_since: Timestamp, another_free: bool },
+    Look {
+        job: JobId,
+        healthy_since: Timestamp,
+        another_free: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -128,16 +176,33 @@ pub(crate) enum Effect {
     Ended(JobId),
     /// There may be something to grant.
     Wake,
-    Grant { worker: WorkerId, session: u64, job: JobId, lease: LeaseId, attempt: u32, deadline_ms: i64 },
-    Revoke { worker: WorkerId, lease: LeaseId, why: RevokeWhy },
+    Grant {
+        worker: WorkerId,
+        session: u64,
+        job: JobId,
+        lease: LeaseId,
+        attempt: u32,
+        deadline_ms: i64,
+    },
+    Revoke {
+        worker: WorkerId,
+        lease: LeaseId,
+        why: RevokeWhy,
+    },
     /// Old workers drop what they keep for the job.
-    ClearCache { job: JobId, namespace: Namespace },
+    ClearCache {
+        job: JobId,
+        namespace: Namespace,
+    },
     /// Documents and logs of a run are needed no more.
     DropRun(LeaseId),
     /// Offer the result to other queues.
     Share(JobId),
     /// Take the shared answer back, if this run gave it.
-    Unshare { job: JobId, run: LeaseId },
+    Unshare {
+        job: JobId,
+        run: LeaseId,
+    },
     /// There are callbacks to be made.
     Callbacks(JobId),
 }
@@ -149,15 +214,25 @@ pub(crate) enum Reply {
     #[default]
     Nothing,
     /// Done; the record's revision.
-    Done { revision: u64 },
+    Done {
+        revision: u64,
+    },
     /// The queue does not have the job.
     Unknown,
     /// The job has ended already.
-    AlreadyEnded { revision: u64 },
-    Registered { session: u64, revoked: Vec<LeaseId> },
+    AlreadyEnded {
+        revision: u64,
+    },
+    Registered {
+        session: u64,
+        revoked: Vec<LeaseId>,
+    },
     /// The lease is not current.
     NotCurrent,
-    Finished { recorded: bool, why: Option<String> },
+    Finished {
+        recorded: bool,
+        why: Option<String>,
+    },
     /// The session is not the worker's current one any more.
     Stale,
 }

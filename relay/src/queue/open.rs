@@ -161,7 +161,13 @@ impl OpenQueue {
     }
 
     /// After a grant that was not accepted other workers come first for a while.
-    pub(crate) fn did_not_accept(&self, job: &JobId, worker: &WorkerId, instance: &InstanceId, now: Timestamp) {
+    pub(crate) fn did_not_accept(
+        &self,
+        job: &JobId,
+        worker: &WorkerId,
+        instance: &InstanceId,
+        now: Timestamp,
+    ) {
         let until = Some(now.plus_millis(timing::ACCEPT));
         let why = "did not answer".to_owned();
         let declined = Declined { instance: instance.clone(), until, why };

@@ -14,9 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dockframe_shared::protocol::{Done, LeaseRevoke, RelayMessage};
-use dockframe_shared::{
-    InstanceId, JobId, LeaseId, Problem, QueueDigest, QueueKey, Timestamp, WorkerId,
-};
+use dockframe_shared::{InstanceId, JobId, LeaseId, Problem, QueueDigest, QueueKey, Timestamp, WorkerId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -362,7 +360,11 @@ impl Service {
                     queue.has_room_again(&worker);
                     if let Some(outbox) = queue.revoke_target(&worker) {
                         let grace_ms = timing::KILL_GRACE;
-                        outbox.push(&RelayMessage::LeaseRevoke(LeaseRevoke { lease_id: lease, why, grace_ms }));
+                        outbox.push(&RelayMessage::LeaseRevoke(LeaseRevoke {
+                            lease_id: lease,
+                            why,
+                            grace_ms,
+                        }));
                     }
                 }
                 Effect::ClearCache { job, namespace } => {
@@ -428,9 +430,10 @@ impl Service {
         if let Some(lease) = granted_to
             && let Some(instance) = &lease.instance
         {
-            let still = queue.cache().record(&due.job).is_some_and(|known| {
-                known.value.active_lease().is_some_and(|active| active.id == lease.id)
-            });
+            let still = queue
+                .cache()
+                .record(&due.job)
+                .is_some_and(|known| known.value.active_lease().is_some_and(|active| active.id == lease.id));
             if !still {
                 queue.did_not_accept(&due.job, &lease.worker, instance, self.now());
             }

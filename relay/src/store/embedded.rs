@@ -15,9 +15,7 @@ use futures_util::future::BoxFuture;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    ANY_REVISION, Commit, Committed, DocumentKey, DueEntry, Store, StoreError, Stored, StoreWrite,
-};
+use super::{ANY_REVISION, Commit, Committed, DocumentKey, DueEntry, Store, StoreError, StoreWrite, Stored};
 use crate::queue::view::Key;
 
 type Bytes = &'static [u8];
@@ -46,7 +44,9 @@ pub enum OpenStoreError {
     Folder { path: String, source: std::io::Error },
     #[error("another dockframe has the store {path} open: stop it, or choose another folder")]
     InUse { path: String },
-    #[error("the store {path} has the format {found}, and this program reads up to {FORMAT}: use a newer dockframe")]
+    #[error(
+        "the store {path} has the format {found}, and this program reads up to {FORMAT}: use a newer dockframe"
+    )]
     Newer { path: String, found: String },
     #[error("the store {path} cannot be opened: {source}")]
     Database { path: String, source: Box<redb::Error> },
@@ -67,7 +67,9 @@ enum Answer {
 
 pub(crate) struct EmbeddedStore {
     database: Arc<Database>,
-    writer: mpsc::Sender<Job>,
+    /// Taken away when the store is let go.
+    writer: Option<mpsc::Sender<Job>>,
+    thread: Option<std::thread::JoinHandle<()>>,
     epoch: String,
 }
 
@@ -84,23 +86,22 @@ impl EmbeddedStore {
         std::fs::create_dir_all(folder)
             .map_err(|source| OpenStoreError::Folder { path: path.clone(), source })?;
         let file = folder.join("queues.redb");
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(&file).map_err(|error| {
-            match error {
+        let database =
+            Database::builder().set_cache_size(CACHE_BYTES).create(&file).map_err(|error| match error {
                 redb::DatabaseError::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
                 other => OpenStoreError::Database { path: path.clone(), source: Box::new(other.into()) },
-            }
-        })?;
+            })?;
         let epoch = prepare(&database)
             .map_err(|source| OpenStoreError::Database { path: path.clone(), source: Box::new(source) })?
             .map_err(|found| OpenStoreError::Newer { path: path.clone(), found })?;
         let database = Arc::new(database);
         let (writer, jobs) = mpsc::channel(BACKLOG);
         let shared = Arc::clone(&database);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || write_all(&shared, jobs))
             .map_err(|source| OpenStoreError::Folder { path, source })?;
-        Ok(Self { database, writer, epoch })
+        Ok(Self { database, writer: Some(writer), thread: Some(thread), epoch })
     }
 
     async fn ask<T>(
@@ -108,8 +109,20 @@ impl EmbeddedStore {
         job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.writer.send(job(answer)).await.map_err(|_| gone())?;
+        let writer = self.writer.as_ref().ok_or_else(gone)?;
+        writer.send(job(answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for EmbeddedStore {
+    /// Waits for the writer, so that the file is free when this is gone.
+    fn drop(&mut self) {
+        drop(self.writer.take());
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has written what it acknowledged.
+            drop(thread.join());
+        }
     }
 }
 
@@ -181,11 +194,7 @@ fn write_all(database: &Database, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
-fn write_group(
-    database: &Database,
-    group: Vec<Job>,
-    answers: &mut Vec<Answer>,
-) -> Result<(), redb::Error> {
+fn write_group(database: &Database, group: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut entries = transaction.open_table(ENTRIES)?;
@@ -339,11 +348,7 @@ impl Store for EmbeddedStore {
         std::future::ready(read().map_err(unavailable)).boxed()
     }
 
-    fn set_document(
-        &self,
-        key: DocumentKey,
-        bytes: Vec<u8>,
-    ) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
+    fn set_document(&self, key: DocumentKey, bytes: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
         self.ask(|answer| Job::Set(key, bytes, answer)).boxed()
     }
 

@@ -155,10 +155,8 @@ impl LeaseWorker {
         if let Some((id, _)) = before.filter(|(id, _)| *id != worker) {
             self.service.worker_left(&self.queue, &id, self.socket.id, false).await?;
         }
-        let registered = self
-            .service
-            .register(&self.queue, &self.socket, registration, &instance, hello.as_ref())
-            .await?;
+        let registered =
+            self.service.register(&self.queue, &self.socket, registration, &instance, hello.as_ref()).await?;
         match registered {
             Registered::IdTaken => self.socket.outbox.close(Closing::IdTaken),
             Registered::Welcome { revoked, .. } => {

@@ -76,15 +76,16 @@ pub(crate) async fn upgrade(app: Arc<App>, request: Request) -> Response {
     let service = Arc::clone(&app.service);
     // Frames that come while the queue is read wait in the socket: nothing is lost.
     match role {
-        Role::Client if watches => {
-            upgrade.on_upgrade(move |socket| watch_client::serve(service, key, socket))
-        }
+        Role::Client if watches => upgrade.on_upgrade(move |socket| {
+            let tasks = service.tasks().clone();
+            tasks.track_future(watch_client::serve(service, key, socket))
+        }),
         Role::Worker if leases => {
-            let mut response =
-                upgrade.on_upgrade(move |socket| lease_worker::serve(service, key, socket));
-            response
-                .headers_mut()
-                .insert(PROTOCOL_HEADER, HeaderValue::from_static(LEASE_PROTOCOL));
+            let mut response = upgrade.on_upgrade(move |socket| {
+                let tasks = service.tasks().clone();
+                tasks.track_future(lease_worker::serve(service, key, socket))
+            });
+            response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(LEASE_PROTOCOL));
             response
         }
         Role::Client | Role::Worker => {

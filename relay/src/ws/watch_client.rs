@@ -202,7 +202,9 @@ impl WatchClient {
                         Submission { id: Some(job.clone()), definition, control, debug: enqueued.debug };
                     self.service.submit(&self.queue, submission).await.map(|(_, revision)| revision)
                 }
-                None => Err(refused("definition-missing", "No definition", "a submission needs a `definition`")),
+                None => {
+                    Err(refused("definition-missing", "No definition", "a submission needs a `definition`"))
+                }
             },
             Change::Finished(finished) => self.let_go(&job, *finished).await,
             Change::Running { .. } | Change::Removed => Err(not_for_clients()),
@@ -226,7 +228,10 @@ impl WatchClient {
         let why = match finished.reason {
             FinishReason::Cancelled | FinishReason::JobReplacedByClient => EndReason::Cancelled,
             FinishReason::Deleted => EndReason::Deleted,
-            FinishReason::Success | FinishReason::Error | FinishReason::TimedOut | FinishReason::WorkerLost => {
+            FinishReason::Success
+            | FinishReason::Error
+            | FinishReason::TimedOut
+            | FinishReason::WorkerLost => {
                 return Err(not_for_clients());
             }
         };
@@ -307,14 +312,14 @@ impl WatchClient {
             watched.revision = revision;
             return Ok(None);
         }
-        watched.derived = if watched.revision == revision && watched.told.is_some() { watched.derived + 1 } else { 0 };
+        watched.derived =
+            if watched.revision == revision && watched.told.is_some() { watched.derived + 1 } else { 0 };
         watched.revision = revision;
         watched.told = Some(object.clone());
         let derived = watched.derived;
-        Ok(Some(object.map(|object| JobObject {
-            revision: Some(wire_revision(revision, derived)),
-            ..object
-        })))
+        Ok(Some(
+            object.map(|object| JobObject { revision: Some(wire_revision(revision, derived)), ..object }),
+        ))
     }
 
     /// Adds the lines that this socket has not seen. `false`: there are more.
@@ -371,11 +376,7 @@ impl WatchClient {
 }
 
 /// Neighbouring lines of one step go together.
-fn frames_of(
-    job: &JobId,
-    start: u64,
-    lines: Vec<(LogStep, dockframe_shared::job::LogLine)>,
-) -> Vec<String> {
+fn frames_of(job: &JobId, start: u64, lines: Vec<(LogStep, dockframe_shared::job::LogLine)>) -> Vec<String> {
     let mut groups: Vec<LogLines> = Vec::new();
     let mut number = start;
     for (step, line) in lines {

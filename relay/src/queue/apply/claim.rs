@@ -91,8 +91,7 @@ pub(super) fn finish<V: View>(
     ending: &Ending,
 ) -> Result<Reply, Need> {
     let Some(mut record) = draft.record(job)? else { return Ok(Reply::Unknown) };
-    let Some(held) = record.lease().filter(|held| held.is_claim() && held.worker == *worker).cloned()
-    else {
+    let Some(held) = record.lease().filter(|held| held.is_claim() && held.worker == *worker).cloned() else {
         return Ok(Reply::Finished { recorded: false, why: None });
     };
     match ending {

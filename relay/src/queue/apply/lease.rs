@@ -112,12 +112,7 @@ pub(super) fn accept<V: View>(
 }
 
 /// The job runs from now on under this lease, whose lines are the job's.
-pub(super) fn hold<V: View>(
-    draft: &mut Draft<'_, V>,
-    job: &JobId,
-    record: &mut Record,
-    mut lease: Lease,
-) {
+pub(super) fn hold<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut Record, mut lease: Lease) {
     let now = draft.now;
     if record.run.as_ref() != Some(&lease.id) {
         let old = record.run.replace(lease.id.clone());

@@ -12,8 +12,8 @@ use dockframe_shared::Timestamp;
 
 use super::command::{Command, Decision, Ids};
 use super::view::{Need, View};
-pub(crate) use lease::submissions_limit;
 use draft::Draft;
+pub(crate) use lease::submissions_limit;
 
 /// Decides what `command` does to a queue as `view` shows it.
 ///

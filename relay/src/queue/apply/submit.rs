@@ -38,9 +38,7 @@ fn fresh<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, old: Option<&Record
     let own_only = old.is_some_and(|old| old.own_only);
     let answer = submit.shared.as_ref().filter(|_| !own_only);
     let (phase, queued_time, time) = match answer {
-        Some(answer) => {
-            (Phase::Done(answer.outcome.clone()), answer.queued_time, answer.outcome.time)
-        }
+        Some(answer) => (Phase::Done(answer.outcome.clone()), answer.queued_time, answer.outcome.time),
         None => (Phase::Waiting { expired: None }, now, now),
     };
     Record {

@@ -64,8 +64,9 @@ impl Service {
         submission: Submission,
     ) -> Result<(JobId, u64), Error> {
         let Submission { id, definition, control, debug } = submission;
-        let bytes = serde_json::to_vec(&definition)
-            .map_err(|error| Problem::new("definition-unreadable", "Definition not readable", error.to_string()))?;
+        let bytes = serde_json::to_vec(&definition).map_err(|error| {
+            Problem::new("definition-unreadable", "Definition not readable", error.to_string())
+        })?;
         if bytes.len() > MAX_DEFINITION_BYTES {
             return Err(Error::Refused(Problem::new(
                 "definition-too-large",
@@ -160,11 +161,7 @@ impl Service {
     }
 
     /// Writes the result of a run, small ones with the commit itself.
-    pub(super) async fn document_of(
-        &self,
-        run: &LeaseId,
-        finishing: &Finishing,
-    ) -> Result<With, Error> {
+    pub(super) async fn document_of(&self, run: &LeaseId, finishing: &Finishing) -> Result<With, Error> {
         let document = &finishing.document;
         if document.len() <= INLINE_RESULT_BYTES {
             let documents = match finishing.ending {

@@ -41,7 +41,10 @@ pub(crate) struct WorkerSocket {
 /// What a registration came to.
 #[derive(Debug)]
 pub(crate) enum Registered {
-    Welcome { session: u64, revoked: Vec<LeaseId> },
+    Welcome {
+        session: u64,
+        revoked: Vec<LeaseId>,
+    },
     /// Another process with this id is alive.
     IdTaken,
 }

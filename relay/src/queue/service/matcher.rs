@@ -189,8 +189,7 @@ impl Service {
             let cache = queue.cache();
             cache.record(job).is_some_and(|known| matches!(known.value.phase, Phase::Waiting { .. }))
         };
-        let workers =
-            queue.workers_to_tell.swap(false, Ordering::Relaxed).then(|| queue.workers_message());
+        let workers = queue.workers_to_tell.swap(false, Ordering::Relaxed).then(|| queue.workers_message());
         let sockets = queue.sockets();
         if let Some(workers) = workers {
             for client in sockets.watch_clients.values().filter(|client| client.wants_workers) {

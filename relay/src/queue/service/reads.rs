@@ -203,9 +203,9 @@ impl Service {
         let more = ids.len() > limit;
         ids.truncate(limit);
         let next = ids.last().filter(|_| more).map(|job| (*job).clone());
-        let page = ids.into_iter().filter_map(|job| {
-            Some((job.clone(), job_object(cache.record(job)?.value, Extra::default())))
-        });
+        let page = ids
+            .into_iter()
+            .filter_map(|job| Some((job.clone(), job_object(cache.record(job)?.value, Extra::default()))));
         (page.collect(), next)
     }
 
