@@ -1,0 +1,208 @@
+//! The log as a terminal: dark in both themes, stderr tinted, follows its end unless the user scrolled up.
+//!
+//! Rows are drawn by hand, as elements with text nodes, in blocks that the browser skips while they are out of
+//! sight: 20,000 rows stay searchable and selectable, and a new line costs one row.
+
+use leptos::html::Div;
+use leptos::prelude::*;
+use wasm_bindgen::JsCast;
+use web_sys::{Document, Element};
+
+use crate::browser::{download, window};
+use crate::live::Live;
+use crate::state::log::{Log, Row, Voice};
+use crate::text;
+use crate::ui::CopyButton;
+
+/// Rows in a block.
+const BLOCK: usize = 128;
+/// Closer to the end than this counts as being there, in pixels.
+const NEAR_END: i32 = 24;
+
+/// What is in the document already.
+#[derive(Default)]
+struct Drawn {
+    generation: u64,
+    rows: usize,
+}
+
+#[component]
+pub(super) fn LogView() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let body = NodeRef::<Div>::new();
+    let drawn = StoredValue::new_local(Drawn { generation: u64::MAX, rows: 0 });
+    let follows = RwSignal::new(true);
+    let is_scheduled = StoredValue::new_local(false);
+    let draw_now = move || {
+        is_scheduled.set_value(false);
+        let Some(element) = body.get_untracked() else { return };
+        drawn.update_value(|drawn| live.with_log(|log| draw(log, drawn, &element)));
+        if follows.get_untracked() {
+            element.set_scroll_top(element.scroll_height());
+        }
+    };
+    // At most once a frame, however many lines come.
+    Effect::new(move |_| {
+        live.log_version.track();
+        body.track();
+        if !is_scheduled.get_value() {
+            is_scheduled.set_value(true);
+            request_animation_frame(draw_now);
+        }
+    });
+    let on_scroll = move |_| {
+        if let Some(element) = body.get_untracked() {
+            let rest = element.scroll_height() - element.scroll_top() - element.client_height();
+            follows.set(rest < NEAR_END);
+        }
+    };
+    let to_end = move |_| {
+        follows.set(true);
+        if let Some(element) = body.get_untracked() {
+            element.set_scroll_top(element.scroll_height());
+        }
+    };
+    let n_lines = move || {
+        live.log_version.track();
+        let count = live.with_log(|log| log.rows().len() + log.dropped());
+        if count == 0 { String::new() } else { text::plural(count as u64, "line", "lines") }
+    };
+    view! {
+        <div class="log">
+            <div class="bar">
+                <span>"Log"</span>
+                <span>{n_lines}</span>
+                <span class="grow"></span>
+                <button type="button" hidden=move || follows.get() on:click=to_end>"↓ Newest"</button>
+                <LogCopy />
+                <button type="button" title="Download the log" on:click=move |_| save(live)>"⤓"</button>
+            </div>
+            <div class="rows" node_ref=body on:scroll=on_scroll tabindex="0" role="log" aria-label="Log lines"></div>
+            <LogEnd />
+        </div>
+    }
+}
+
+/// The whole log is made to text only when it is copied.
+#[component]
+fn LogCopy() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let text = Signal::derive(move || live.with_log(Log::plain_text));
+    view! { <CopyButton text=text /> }
+}
+
+/// The last line: how it ended.
+#[component]
+fn LogEnd() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let line =
+        move || live.end.get().map(|(tone, line)| view! { <p class="end" data-tone=tone.class()>{line}</p> });
+    view! { {line} }
+}
+
+fn save(live: Live) {
+    download::save("log.txt", live.with_log(Log::plain_text).as_bytes());
+}
+
+fn draw(log: &Log, drawn: &mut Drawn, body: &Element) {
+    let Some(document) = window().document() else { return };
+    if drawn.generation != log.generation() {
+        body.set_text_content(None);
+        *drawn = Drawn { generation: log.generation(), rows: 0 };
+        if log.dropped() > 0 {
+            let note = element(&document, "p", "row note");
+            note.set_text_content(Some(&text::rows_dropped(log.dropped())));
+            let _ = body.append_child(&note);
+        }
+    }
+    // The last row may have grown.
+    if drawn.rows > 0 && drawn.rows <= log.rows().len() {
+        drawn.rows -= 1;
+        if let Some(row) = last_block(body).and_then(|block| block.last_element_child()) {
+            row.remove();
+        }
+    }
+    let start = log.first_time();
+    for row in &log.rows()[drawn.rows..] {
+        let block = block_for(&document, body, row.voice == Voice::Build);
+        let _ = block.append_child(&row_element(&document, row, start));
+        drawn.rows += 1;
+    }
+}
+
+fn last_block(body: &Element) -> Option<Element> {
+    let last = body.last_element_child()?;
+    if last.class_name() == "block" { Some(last) } else { last.last_element_child() }
+}
+
+/// The block that takes the next row. Pull and build are folded as soon as they are over.
+fn block_for(document: &Document, body: &Element, is_build: bool) -> Element {
+    let last = body.last_element_child();
+    let last_is_build = last.as_ref().is_some_and(|last| last.tag_name() == "DETAILS");
+    let parent = if is_build {
+        match last.filter(|_| last_is_build) {
+            Some(details) => details,
+            None => {
+                let details = element(document, "details", "build");
+                let _ = details.set_attribute("open", "");
+                let summary = element(document, "summary", "");
+                summary.set_text_content(Some("Image"));
+                let _ = details.append_child(&summary);
+                let _ = body.append_child(&details);
+                details
+            }
+        }
+    } else {
+        if let Some(details) = last.filter(|_| last_is_build) {
+            let _ = details.remove_attribute("open");
+        }
+        body.clone()
+    };
+    let open = parent.last_element_child().filter(|block| block.class_name() == "block");
+    match open.filter(|block| (block.child_element_count() as usize) < BLOCK) {
+        Some(block) => block,
+        None => {
+            let block = element(document, "div", "block");
+            let _ = parent.append_child(&block);
+            block
+        }
+    }
+}
+
+fn row_element(document: &Document, row: &Row, start: Option<dockframe_shared::Timestamp>) -> Element {
+    let class = match row.voice {
+        Voice::Build => "row build",
+        Voice::Stdout => "row",
+        Voice::Stderr => "row stderr",
+        Voice::Note => "row note",
+    };
+    let line = element(document, "div", class);
+    if let (Some(start), Voice::Stdout | Voice::Stderr) = (start, row.voice) {
+        let time = element(document, "time", "");
+        time.set_text_content(Some(&text::line_time(row.time.since(start))));
+        let _ = line.append_child(&time);
+    }
+    let content = element(document, "span", "text");
+    for span in &row.spans {
+        let class = span.style.class();
+        if class.is_empty() {
+            let _ = content.append_child(&document.create_text_node(&span.text));
+        } else {
+            let styled = element(document, "span", &class);
+            styled.set_text_content(Some(&span.text));
+            let _ = content.append_child(&styled);
+        }
+    }
+    let _ = line.append_child(&content);
+    line
+}
+
+fn element(document: &Document, tag: &str, class: &str) -> Element {
+    // These names are all valid; creating cannot fail.
+    let element =
+        document.create_element(tag).unwrap_or_else(|_| document.body().expect("a body").unchecked_into());
+    if !class.is_empty() {
+        element.set_class_name(class);
+    }
+    element
+}

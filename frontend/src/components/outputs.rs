@@ -1,0 +1,139 @@
+//! The result's files: small ones open, big ones closed with their size and a download.
+
+use leptos::prelude::*;
+
+use crate::browser::download;
+use crate::live::Live;
+use crate::text;
+use crate::view::lists::{Content, OutputItem, Preview};
+
+#[component]
+pub(super) fn OutputsPanel() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let is_embedded = crate::browser::is_embedded();
+    view! {
+        <div class="panel">
+            <Show
+                when=move || !live.outputs.with(Vec::is_empty)
+                fallback=|| view! { <p class="empty">"No outputs yet. Files that the job writes to /outputs appear here."</p> }
+            >
+                <For each=move || live.outputs.get() key=output_key let:item>
+                    <Output item=item />
+                </For>
+                <p class="sent">
+                    <button type="button" class="link" on:click=move |_| save_all(live)>
+                        {move || format!("Download all ({}) as zip", live.outputs.with(Vec::len))}
+                    </button>
+                    {move || {
+                        (is_embedded && live.are_outputs_sent.get())
+                            .then(|| view! { <span>"Sent to the metapage"</span> })
+                    }}
+                </p>
+            </Show>
+        </div>
+    }
+}
+
+/// An output is drawn anew only when its name or content changed.
+fn output_key(item: &OutputItem) -> (String, u64, String) {
+    let content = match &item.content {
+        Content::Bytes(bytes) => dockframe_shared::ContentHash::of(bytes).to_string(),
+        Content::Url(url) => url.clone(),
+    };
+    (item.name.clone(), item.size.unwrap_or_default(), content)
+}
+
+#[component]
+fn Output(item: OutputItem) -> impl IntoView {
+    let OutputItem { name, size, preview, content } = item;
+    let what = size.map_or_else(|| "by reference".to_owned(), text::size);
+    let is_open = !matches!(preview, Preview::None) && size.is_none_or(|size| size <= 200_000);
+    let save = {
+        let (name, content) = (name.clone(), content.clone());
+        move |event: web_sys::MouseEvent| {
+            // The button stands in the summary, which a click would open or close.
+            event.prevent_default();
+            match &content {
+                Content::Bytes(bytes) => download::save(&name, bytes),
+                Content::Url(url) => download::save_url(&name, url),
+            }
+        }
+    };
+    view! {
+        <details class="file" open=is_open>
+            <summary>
+                <span class="name">{name.clone()}</span>
+                <small>{what}</small>
+                <button type="button" class="save quiet" title="Download" aria-label=format!("Download {name}") on:click=save>
+                    "⤓"
+                </button>
+            </summary>
+            {match preview {
+                Preview::None => view! { <p class="empty">"No preview."</p> }.into_any(),
+                Preview::Text(text) => view! { <pre tabindex="0">{text}</pre> }.into_any(),
+                Preview::Table(rows) => view! { <Table rows=rows /> }.into_any(),
+                Preview::Image(kind) => view! { <Picture name=name kind=kind content=content /> }.into_any(),
+            }}
+        </details>
+    }
+}
+
+#[component]
+fn Table(rows: Vec<Vec<String>>) -> impl IntoView {
+    let mut rows = rows.into_iter();
+    let head = rows.next().unwrap_or_default();
+    view! {
+        <div class="table">
+            <table>
+                <thead>
+                    <tr>{head.into_iter().map(|cell| view! { <th>{cell}</th> }).collect_view()}</tr>
+                </thead>
+                <tbody>
+                    {rows
+                        .map(|row| view! { <tr>{row.into_iter().map(|cell| view! { <td>{cell}</td> }).collect_view()}</tr> })
+                        .collect_view()}
+                </tbody>
+            </table>
+        </div>
+    }
+}
+
+/// A picture is drawn as a picture alone: scripts in an SVG do not run in it.
+#[component]
+fn Picture(name: String, kind: &'static str, content: Content) -> impl IntoView {
+    let url = match &content {
+        Content::Bytes(bytes) => download::object_url(bytes, kind).unwrap_or_default(),
+        Content::Url(url) => url.clone(),
+    };
+    if matches!(content, Content::Bytes(_)) {
+        let url = url.clone();
+        on_cleanup(move || download::revoke(&url));
+    }
+    view! { <img src=url alt=name loading="lazy" /> }
+}
+
+/// Saves all outputs as one file.
+fn save_all(live: Live) {
+    let outputs = live.outputs.get_untracked();
+    wasm_bindgen_futures::spawn_local(async move {
+        let mut files = Vec::with_capacity(outputs.len());
+        for item in outputs {
+            let bytes = match item.content {
+                Content::Bytes(bytes) => bytes,
+                Content::Url(url) => match crate::net::http::get_bytes(&url).await {
+                    Ok(bytes) => bytes,
+                    // What cannot be had is left out by a note, so that nobody takes the archive for complete.
+                    Err(why) => {
+                        files.push((
+                            format!("{}.missing.txt", item.name),
+                            format!("{url}: {why}\n").into_bytes(),
+                        ));
+                        continue;
+                    }
+                },
+            };
+            files.push((item.name, bytes));
+        }
+        download::save("all-outputs-downloaded-files.zip", &crate::view::zip::archive(&files));
+    });
+}

@@ -1,0 +1,216 @@
+//! The queue: its button with a dot, a masked name and its workers; behind it everything about machines.
+
+use leptos::html::{Button, Div};
+use leptos::prelude::*;
+
+use super::Panels;
+use crate::browser::{self, storage};
+use crate::live::{Live, QueueView};
+use crate::text;
+use crate::ui::{Command, CopyButton, Field, Switch};
+use crate::view::Tone;
+
+/// Writes a new queue's name, an unguessable key, into the address.
+pub(super) fn make_queue(live: Live) {
+    match browser::random_key() {
+        Some(key) => live.edit(vec![("queue".into(), Some(key))]),
+        None => leptos::logging::warn!("this browser gives no random numbers fit for a secret"),
+    }
+}
+
+fn tone(queue: &QueueView) -> Tone {
+    if queue.name.is_empty() {
+        Tone::Bad
+    } else if !queue.is_connected || queue.has_no_worker {
+        Tone::Warn
+    } else {
+        Tone::Good
+    }
+}
+
+fn words(queue: &QueueView) -> String {
+    if queue.name.is_empty() {
+        return "Connect a computer".to_owned();
+    }
+    let mut words = vec![text::masked(&queue.name)];
+    if !queue.is_connected {
+        words.push("connecting".to_owned());
+        return words.join(" · ");
+    }
+    let n_workers = match (&queue.summary, &queue.workers) {
+        (Some(summary), None) => Some(summary.workers),
+        (_, Some(workers)) => Some(workers.len() as u64),
+        (None, None) => None,
+    };
+    words.extend(n_workers.map(|count| text::plural(count, "worker", "workers")));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of GPUs")]
+    let gpus = queue.summary.map_or(0, |summary| summary.gpus.0 as u64);
+    if gpus > 0 {
+        words.push(text::plural(gpus, "GPU", "GPUs"));
+    }
+    words.join(" · ")
+}
+
+/// Opens and closes the panel.
+#[component]
+pub(super) fn QueueButton() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let panels = expect_context::<Panels>();
+    let button = NodeRef::<Button>::new();
+    // The panel gives the focus back to where it came from.
+    Effect::new(move |was_open: Option<bool>| {
+        let is_open = panels.is_queue_open.get();
+        if was_open == Some(true)
+            && !is_open
+            && let Some(button) = button.get_untracked()
+        {
+            let _ = button.focus();
+        }
+        is_open
+    });
+    view! {
+        <button
+            type="button"
+            class="queue-button"
+            node_ref=button
+            data-tone=move || live.queue.with(|queue| tone(queue).class())
+            aria-expanded=move || panels.is_queue_open.get().to_string()
+            title="The queue and its workers"
+            on:click=move |_| panels.is_queue_open.update(|is_open| *is_open = !*is_open)
+        >
+            <span class="dot"></span>
+            <span class="label">{move || live.queue.with(words)}</span>
+        </button>
+    }
+}
+
+#[component]
+pub(super) fn QueuePanel() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let panels = expect_context::<Panels>();
+    let panel = NodeRef::<Div>::new();
+    Effect::new(move |_| {
+        if let Some(panel) = panel.get() {
+            let _ = panel.focus();
+        }
+    });
+    let close = move || panels.is_queue_open.set(false);
+    let has_queue = move || live.queue.with(|queue| !queue.key.is_empty());
+    let is_locked = Signal::derive(move || live.queue.with(|queue| queue.is_locked));
+    let name = Signal::derive(move || live.queue.with(|queue| queue.name.clone()));
+    let command =
+        Signal::derive(move || live.queue.with(|queue| text::worker_command(&queue.api_origin, &queue.key)));
+    let is_local = move || live.queue.with(|queue| queue.name == "local");
+    view! {
+        <div
+            class="panel queue"
+            node_ref=panel
+            tabindex="-1"
+            on:keydown=move |event| {
+                if event.key() == "Escape" {
+                    close();
+                }
+            }
+        >
+            <header class="panel-head">
+                <h2>"Queue"</h2>
+                <button type="button" class="quiet" aria-label="Close" on:click=move |_| close()>"Esc ✕"</button>
+            </header>
+            <Field
+                label="Name"
+                value=name
+                is_disabled=is_locked
+                is_code=true
+                placeholder="a long secret name, or an address"
+                on_change=move |text: String| {
+                    let text = text.trim().to_owned();
+                    live.edit(vec![("queue".into(), (!text.is_empty()).then_some(text))]);
+                }
+            />
+            <Show when=move || live.address.with(|address| address.queue_override().is_some()) fallback=|| ()>
+                <Switch
+                    label="The metapage sets the queue"
+                    is_on=is_locked
+                    on_change=move |is_on| {
+                        live.edit(vec![("ignoreQueueOverride".into(), (!is_on).then(|| "true".into()))]);
+                    }
+                />
+            </Show>
+            <p class="row">
+                <button type="button" disabled=is_locked on:click=move |_| make_queue(live)>"New queue"</button>
+                <button type="button" disabled=is_locked on:click=move |_| toggle_local(live)>
+                    {move || if is_local() { "Back to the shared queue" } else { "Use this computer" }}
+                </button>
+                <Show when=has_queue fallback=|| ()>
+                    <CopyButton text=name label="Copy the name" />
+                </Show>
+            </p>
+            <p class="hint">
+                <strong>"The name is the key. "</strong>
+                "Whoever has it can run jobs on these computers and see what runs. Share it as you would a password."
+            </p>
+            <Show when=has_queue fallback=|| ()>
+                <Workers />
+                <h3>"Add a computer that has Docker"</h3>
+                <Command text=command />
+            </Show>
+        </div>
+    }
+}
+
+#[component]
+fn Workers() -> impl IntoView {
+    let live = expect_context::<Live>();
+    let summary = move || {
+        live.queue.with(|queue| {
+            let summary = queue.summary.as_ref()?;
+            Some(format!(
+                "{}, {}",
+                text::plural(summary.running, "job running", "jobs running"),
+                text::plural(summary.queued, "waiting", "waiting"),
+            ))
+        })
+    };
+    let workers = move || live.queue.with(|queue| queue.workers.clone());
+    view! {
+        <h3>"Computers"</h3>
+        {move || match workers() {
+            None => view! { <p class="empty">"Asking the queue…"</p> }.into_any(),
+            Some(workers) if workers.is_empty() => {
+                view! { <p class="empty">"None yet. Start one with the command below."</p> }.into_any()
+            }
+            Some(workers) => {
+                view! {
+                    <ul class="list">
+                        {workers
+                            .into_iter()
+                            .map(|worker| {
+                                view! {
+                                    <li data-tone="good">
+                                        <span class="dot"></span>
+                                        <span class="name">{worker.id}</span>
+                                        <small>{worker.what}</small>
+                                    </li>
+                                }
+                            })
+                            .collect_view()}
+                    </ul>
+                }
+                    .into_any()
+            }
+        }}
+        <p class="hint">{summary}</p>
+    }
+}
+
+/// Switches to the worker on this machine and back; the former name is remembered where that is allowed.
+fn toggle_local(live: Live) {
+    const PREVIOUS: &str = "previous-queue";
+    let name = live.queue.with_untracked(|queue| queue.name.clone());
+    if name == "local" {
+        live.edit(vec![("queue".into(), storage::local_get(PREVIOUS))]);
+    } else {
+        storage::local_set(PREVIOUS, (!name.is_empty()).then_some(name.as_str()));
+        live.edit(vec![("queue".into(), Some("local".into()))]);
+    }
+}

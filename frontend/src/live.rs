@@ -1,0 +1,358 @@
+//! The one bridge: messages go in, effects are done, and what the screen shows is given to signals.
+//!
+//! [`Live::send`] is called by everybody who hears of something. Messages are applied one after the other, also
+//! when an effect brings a new one at once. After a batch the views are derived and a signal is set only where its
+//! value changed, so that components draw only that.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use leptos::prelude::*;
+use wasm_bindgen_futures::spawn_local;
+
+use dockframe_shared::Timestamp;
+use dockframe_shared::job::Definition;
+use dockframe_shared::metaframe::outputs::{Fetch, OutputValue, Outputs};
+use dockframe_shared::protocol::QueueSummary;
+
+use crate::browser::{self, location, storage, timer};
+use crate::host::{Host, HostEvent};
+use crate::net::http;
+use crate::net::socket::{Socket, SocketEvent};
+use crate::state::actions::JobButton;
+use crate::state::address::Address;
+use crate::state::job_view::read_result;
+use crate::state::log::Log;
+use crate::state::{Effect, Intent, Message, Moment, Place, Short, State, Timer, reduce};
+use crate::view::Tone;
+use crate::view::header::{self, Header};
+use crate::view::lists::{self, InputItem, OutputItem, WorkerItem};
+use crate::view::trouble::{Trouble, trouble};
+
+/// What components see and do. Cheap to copy.
+#[derive(Clone, Copy)]
+pub struct Live {
+    shell: StoredValue<Rc<Shell>, LocalStorage>,
+    /// The wall clock, once a second.
+    pub now: RwSignal<Timestamp>,
+    pub header: RwSignal<Header>,
+    pub button: RwSignal<JobButton>,
+    pub can_delete: RwSignal<bool>,
+    pub trouble: RwSignal<Option<Trouble>>,
+    pub outputs: RwSignal<Vec<OutputItem>>,
+    /// Whether the shown outputs went to the host.
+    pub are_outputs_sent: RwSignal<bool>,
+    pub inputs: RwSignal<Vec<InputItem>>,
+    pub address: RwSignal<Address>,
+    /// What the editors edit; `None` on an empty page.
+    pub definition: RwSignal<Option<Definition>>,
+    pub queue: RwSignal<QueueView>,
+    pub job_id: RwSignal<Option<String>>,
+    /// Grows with each change of the log; the log itself is read by [`Live::with_log`].
+    pub log_version: RwSignal<u64>,
+    pub is_blank: RwSignal<bool>,
+    /// The last line of the log: how the run ended.
+    pub end: RwSignal<Option<(Tone, String)>>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Live")
+    }
+}
+
+/// What the queue button and panel show.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct QueueView {
+    /// The effective queue's text, as it stands in the address.
+    pub name: String,
+    pub is_locked: bool,
+    /// Where a worker has to go.
+    pub api_origin: String,
+    /// The name as workers need it.
+    pub key: String,
+    pub is_connected: bool,
+    pub has_no_worker: bool,
+    pub summary: Option<QueueSummary>,
+    pub workers: Option<Vec<WorkerItem>>,
+}
+
+struct Shell {
+    state: RefCell<State>,
+    inbox: RefCell<VecDeque<Message>>,
+    is_busy: Cell<bool>,
+    socket: RefCell<Option<Socket>>,
+    timers: RefCell<BTreeMap<Timer, timer::Timeout>>,
+    host: RefCell<Option<Rc<Host>>>,
+    /// The host's id, under which stops are remembered.
+    host_id: RefCell<String>,
+    /// The result that `outputs` was derived from.
+    shown_result: Cell<*const ()>,
+}
+
+impl Live {
+    /// Starts everything: the host, the address, the socket.
+    #[must_use]
+    pub fn start() -> Self {
+        let is_embedded = browser::is_embedded();
+        let nonce =
+            browser::random_key().map_or_else(|| browser::random().to_string(), |key| key[..8].to_owned());
+        let place = Place { origin: location::origin(), short_id: location::short_id(), nonce };
+        let shell = Rc::new(Shell {
+            state: RefCell::new(State::new(place, is_embedded)),
+            inbox: RefCell::new(VecDeque::new()),
+            is_busy: Cell::new(false),
+            socket: RefCell::new(None),
+            timers: RefCell::new(BTreeMap::new()),
+            host: RefCell::new(None),
+            host_id: RefCell::new(String::new()),
+            shown_result: Cell::new(std::ptr::null()),
+        });
+        let live = Self {
+            shell: StoredValue::new_local(Rc::clone(&shell)),
+            now: RwSignal::new(browser::now()),
+            header: RwSignal::default(),
+            button: RwSignal::new(JobButton::None),
+            can_delete: RwSignal::new(false),
+            trouble: RwSignal::new(None),
+            outputs: RwSignal::default(),
+            are_outputs_sent: RwSignal::new(false),
+            inputs: RwSignal::default(),
+            address: RwSignal::default(),
+            definition: RwSignal::new(None),
+            queue: RwSignal::default(),
+            job_id: RwSignal::new(None),
+            log_version: RwSignal::new(0),
+            is_blank: RwSignal::new(false),
+            end: RwSignal::new(None),
+        };
+        if is_embedded {
+            let host = Host::start(move |event| live.host_said(event));
+            *shell.host.borrow_mut() = Some(host);
+        }
+        location::follow_hash(move || {
+            live.with_shell(|shell| {
+                if let Some(host) = &*shell.host.borrow() {
+                    host.hash_changed();
+                }
+            });
+            live.send(Message::HashChanged { hash: location::hash() });
+        });
+        timer::every(1_000, move || {
+            live.now.set(browser::now());
+            // Some troubles are a matter of time alone.
+            live.show();
+        });
+        live.send(Message::HashChanged { hash: location::hash() });
+        live
+    }
+
+    /// The user wants something.
+    pub fn want(self, intent: Intent) {
+        self.send(Message::User(intent));
+    }
+
+    /// Sets or removes parameters of the address.
+    pub fn edit(self, changes: Vec<(String, Option<String>)>) {
+        self.want(Intent::Edit(changes));
+    }
+
+    /// Reads the log.
+    pub fn with_log<T>(self, read: impl FnOnce(&Log) -> T) -> T {
+        self.with_shell(|shell| read(&shell.state.borrow().log))
+    }
+
+    /// Reads the state, for what is needed once.
+    pub fn with_state<T>(self, read: impl FnOnce(&State) -> T) -> T {
+        self.with_shell(|shell| read(&shell.state.borrow()))
+    }
+
+    fn with_shell<T>(self, action: impl FnOnce(&Rc<Shell>) -> T) -> T {
+        self.shell.with_value(action)
+    }
+
+    fn host_said(self, event: HostEvent) {
+        match event {
+            HostEvent::Answered { host, inputs } => {
+                let stopped = storage::session_get(&stops_key(&host)).unwrap_or_default();
+                let ids = stopped.split_whitespace().filter_map(|id| dockframe_shared::JobId::new(id).ok());
+                let stopped = ids.collect();
+                self.with_shell(|shell| *shell.host_id.borrow_mut() = host);
+                self.send(Message::HostAnswered { inputs, stopped });
+            }
+            HostEvent::Inputs(changes) => self.send(Message::InputsUpdated(changes)),
+        }
+    }
+
+    /// Something happened.
+    pub fn send(self, message: Message) {
+        let shell = self.with_shell(Rc::clone);
+        shell.inbox.borrow_mut().push_back(message);
+        if shell.is_busy.replace(true) {
+            return;
+        }
+        loop {
+            let next = shell.inbox.borrow_mut().pop_front();
+            let Some(message) = next else { break };
+            let moment = Moment { now: browser::now(), random: browser::random() };
+            let effects = reduce(&mut shell.state.borrow_mut(), message, moment);
+            for effect in effects {
+                self.perform(&shell, effect);
+            }
+        }
+        shell.is_busy.set(false);
+        self.show();
+    }
+
+    fn perform(self, shell: &Rc<Shell>, effect: Effect) {
+        match effect {
+            Effect::WriteHash(hash) => location::write_hash(&hash),
+            Effect::Navigate(url) => location::navigate(&url),
+            Effect::Connect { socket, url } => self.connect(shell, socket, &url),
+            Effect::Disconnect => *shell.socket.borrow_mut() = None,
+            Effect::Send(text) => {
+                if let Some(socket) = &*shell.socket.borrow() {
+                    socket.send(&text);
+                }
+            }
+            Effect::Upload { url, bytes } => spawn_local(async move {
+                let outcome = http::put(&url, &bytes).await;
+                self.send(Message::Uploaded { url, outcome });
+            }),
+            Effect::FetchShort { id } => spawn_local(async move {
+                self.send(Message::ShortLoaded(fetch_definition(&id).await));
+            }),
+            Effect::FetchResult { job, time, url } => spawn_local(async move {
+                let outcome = http::get_text(&url).await.and_then(|text| read_result(&text)).map(Box::new);
+                self.send(Message::ResultLoaded { job, time, outcome });
+            }),
+            Effect::ResolveOutputs { job, time, outputs } => spawn_local(async move {
+                let outputs = resolve(outputs).await;
+                self.send(Message::OutputsResolved { job, time, outputs });
+            }),
+            Effect::PostOutputs(outputs) => {
+                if let Some(host) = &*shell.host.borrow() {
+                    host.post_outputs(outputs);
+                }
+            }
+            Effect::Set(timer, None) => {
+                shell.timers.borrow_mut().remove(&timer);
+            }
+            Effect::Set(timer, Some(millis)) => {
+                let timeout = timer::Timeout::new(millis, move || self.send(Message::TimerFired(timer)));
+                let replaced = match timeout {
+                    Some(timeout) => shell.timers.borrow_mut().insert(timer, timeout),
+                    None => None,
+                };
+                drop(replaced);
+            }
+            Effect::RememberStop(id, is_stopped) => {
+                let key = stops_key(&shell.host_id.borrow());
+                let known = storage::session_get(&key).unwrap_or_default();
+                let mut ids: Vec<&str> =
+                    known.split_whitespace().filter(|known| *known != id.as_str()).collect();
+                // A bound: what was stopped long ago will not come back.
+                ids.truncate(200);
+                if is_stopped && !shell.host_id.borrow().is_empty() {
+                    ids.insert(0, id.as_str());
+                }
+                storage::session_set(&key, (!ids.is_empty()).then(|| ids.join(" ")).as_deref());
+            }
+            Effect::LogChanged => self.log_version.update(|version| *version += 1),
+        }
+    }
+
+    fn connect(self, shell: &Rc<Shell>, number: u64, url: &str) {
+        let socket = Socket::open(url, move |event| {
+            self.send(match event {
+                SocketEvent::Opened => Message::SocketOpened { socket: number },
+                SocketEvent::Text(text) => Message::SocketFrame { socket: number, text },
+                SocketEvent::Closed => Message::SocketClosed { socket: number },
+            });
+        });
+        let failed = socket.is_none();
+        *shell.socket.borrow_mut() = socket;
+        if failed {
+            self.send(Message::SocketClosed { socket: number });
+        }
+    }
+
+    /// Derives what is shown.
+    fn show(self) {
+        let shell = self.with_shell(Rc::clone);
+        let Ok(state) = shell.state.try_borrow() else { return };
+        let now = browser::now();
+        set(self.header, header::header(&state));
+        set(self.button, header::button(&state));
+        set(self.can_delete, header::can_delete(&state));
+        set(self.trouble, trouble(&state, now));
+        set(self.inputs, lists::inputs(&state));
+        set(self.address, state.address.clone());
+        set(self.definition, state.edited_definition());
+        set(self.job_id, state.current().map(|wanted| wanted.id.to_string()));
+        set(self.is_blank, state.address.is_blank() && matches!(state.short, Short::None));
+        set(self.end, header::end_line(&state));
+        set(self.queue, queue_view(&state));
+        let result = state.job.finish().map_or(std::ptr::null(), |finish| Rc::as_ptr(finish).cast());
+        if shell.shown_result.replace(result) != result {
+            set(self.outputs, lists::outputs(&state));
+        }
+        let is_sent = state
+            .job
+            .finish()
+            .is_some_and(|finish| state.sent.as_ref().is_some_and(|(_, time)| *time == finish.time));
+        set(self.are_outputs_sent, is_sent);
+    }
+}
+
+fn set<T: PartialEq + Send + Sync + 'static>(signal: RwSignal<T>, value: T) {
+    if signal.with_untracked(|held| *held != value) {
+        signal.set(value);
+    }
+}
+
+fn queue_view(state: &State) -> QueueView {
+    let queue = state.address.settings.queue.as_ref();
+    QueueView {
+        name: state.address.queue_text().to_owned(),
+        is_locked: state.address.queue_is_locked(),
+        api_origin: queue.map(|queue| queue.api_origin().to_owned()).unwrap_or_default(),
+        key: queue.map(|queue| queue.key().reveal().to_owned()).unwrap_or_default(),
+        is_connected: state.connection.may_speak(),
+        has_no_worker: state.has_no_worker(),
+        summary: state.summary,
+        workers: state.workers.as_deref().map(lists::workers),
+    }
+}
+
+fn stops_key(host: &str) -> String {
+    format!("dockframe-stopped:{host}")
+}
+
+/// Asks the page's own origin for the definition of a short address.
+async fn fetch_definition(id: &str) -> Result<Option<Definition>, String> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        data: Option<Definition>,
+    }
+    let url = format!("{}/j/{id}/definition.json", location::origin());
+    let text = http::get_text(&url).await?;
+    let answer: Answer =
+        serde_json::from_str(&text).map_err(|_| "the server's answer cannot be read".to_owned())?;
+    Ok(answer.data)
+}
+
+/// Fetches the contents that lie elsewhere; one that cannot be fetched is sent as its address.
+async fn resolve(outputs: Outputs) -> Vec<(String, OutputValue)> {
+    let mut resolved = outputs.ready;
+    for Fetch { name, url } in outputs.fetch {
+        let value = match http::get_bytes(&url).await {
+            Ok(bytes) => OutputValue::blob(&bytes),
+            Err(_) => OutputValue::Plain(serde_json::json!({ "type": "url", "value": url })),
+        };
+        resolved.push((name, value));
+    }
+    resolved
+}

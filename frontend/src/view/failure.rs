@@ -1,0 +1,164 @@
+//! Why a job failed, in words: what the worker's error means and what to do next.
+//!
+//! Workers say it in their own texts (`worker` 13); the kinds below are recognised by the Engine's words. What is
+//! not recognised is shown as it came.
+
+use dockframe_shared::job::{JobResult, ResultReason};
+use serde_json::Value;
+
+use crate::state::job_view::Finish;
+
+/// The kinds of failure that the page can advise on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    OutOfMemory,
+    TimedOut,
+    ImageNotFound,
+    PullDenied,
+    BuildFailed,
+    InputFailed,
+    CommandNotFound,
+    TooLarge,
+    Other,
+}
+
+/// A finished job without a good end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// What the worker said, in one line.
+    pub message: String,
+}
+
+/// What went wrong, if the job did not simply run. An exit code other than 0 is no failure here.
+#[must_use]
+pub fn failure(finish: &Finish) -> Option<Failure> {
+    let result = &finish.result;
+    if result.oom_killed == Some(true) {
+        return Some(Failure { kind: FailureKind::OutOfMemory, message: error_text(result) });
+    }
+    match finish.reason {
+        ResultReason::Success => None,
+        ResultReason::TimedOut => Some(Failure { kind: FailureKind::TimedOut, message: error_text(result) }),
+        ResultReason::Error => {
+            let message = error_text(result);
+            Some(Failure { kind: classify(&message, result), message })
+        }
+    }
+}
+
+/// The error as text: the Engine's message, or the worker's own text, else the last lines of the log.
+#[must_use]
+pub fn error_text(result: &JobResult) -> String {
+    let from_engine =
+        |error: &Value| error.pointer("/json/message").and_then(Value::as_str).map(str::to_owned);
+    let text = result.error.as_ref().and_then(|error| match error {
+        Value::String(text) => Some(text.clone()),
+        other => from_engine(other),
+    });
+    // Old workers say only "Error"; their log says more.
+    match text.filter(|text| !text.trim().is_empty() && text != "Error") {
+        Some(text) => text,
+        None => {
+            let said = |text: &str| {
+                let text = text.trim().trim_start_matches('💥').trim();
+                !text.is_empty() && text != "Error" && !text.starts_with("StatusCode: undefined")
+            };
+            let mut lines = result.logs.iter().rev().map(|line| line.text.as_str());
+            lines.find(|text| said(text)).map_or_else(String::new, |text| text.trim().to_owned())
+        }
+    }
+}
+
+fn classify(message: &str, result: &JobResult) -> FailureKind {
+    let text = message.to_lowercase();
+    let has = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
+    if has(&["too large"]) {
+        FailureKind::TooLarge
+    } else if has(&["pull access denied", "unauthorized", "denied: ", "authentication required"]) {
+        FailureKind::PullDenied
+    } else if has(&["manifest unknown", "no such image", "not found: manifest", "repository does not exist"])
+        || (has(&["pull", "image"]) && has(&["not found", "404"]))
+    {
+        FailureKind::ImageNotFound
+    } else if has(&["executable file not found", "no such file or directory", "permission denied"]) {
+        FailureKind::CommandNotFound
+    } else if has(&["build", "dockerfile"]) {
+        FailureKind::BuildFailed
+    } else if has(&["input "]) && result.status_code.is_none() {
+        FailureKind::InputFailed
+    } else {
+        FailureKind::Other
+    }
+}
+
+/// An exit code in words, where convention gives it a meaning.
+#[must_use]
+pub fn exit_meaning(code: i64) -> Option<&'static str> {
+    match code {
+        125 => Some("the container could not be started"),
+        126 => Some("the command could not be executed"),
+        127 => Some("the command was not found in the image"),
+        130 => Some("interrupted (SIGINT)"),
+        134 => Some("aborted (SIGABRT)"),
+        137 => Some("killed (SIGKILL)"),
+        139 => Some("crashed (segmentation fault)"),
+        143 => Some("terminated (SIGTERM)"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dockframe_shared::Timestamp;
+
+    fn finish(reason: ResultReason, json: &str) -> Finish {
+        Finish {
+            reason,
+            time: Timestamp::from_millis(1),
+            worker: None,
+            result: serde_json::from_str(json).unwrap(),
+            raw: Value::Null,
+        }
+    }
+
+    fn kind(json: &str) -> Option<FailureKind> {
+        failure(&finish(ResultReason::Error, json)).map(|failure| failure.kind)
+    }
+
+    #[test]
+    fn the_engines_words_are_recognised() {
+        assert_eq!(
+            kind(r#"{"error":"pull access denied for nope/nope, repository does not exist"}"#),
+            Some(FailureKind::PullDenied)
+        );
+        assert_eq!(
+            kind(r#"{"error":{"statusCode":404,"json":{"message":"No such image: x:latest"}}}"#),
+            Some(FailureKind::ImageNotFound)
+        );
+        assert_eq!(
+            kind(
+                r#"{"error":{"statusCode":400,"json":{"message":"exec: \"nope\": executable file not found in $PATH"}}}"#
+            ),
+            Some(FailureKind::CommandNotFound)
+        );
+        assert_eq!(kind(r#"{"error":"input a.csv: 404"}"#), Some(FailureKind::InputFailed));
+        assert_eq!(kind(r#"{"error":"disk full"}"#), Some(FailureKind::Other));
+    }
+
+    #[test]
+    fn an_old_workers_bare_error_takes_its_text_from_the_log() {
+        let old = r#"{"error":"Error","logs":[["Failure to build the docker image",1],["💥 StatusCode: undefined",2],["💥 Error",3]]}"#;
+        let found = failure(&finish(ResultReason::Error, old)).unwrap();
+        assert_eq!(found.message, "Failure to build the docker image");
+        assert_eq!(found.kind, FailureKind::BuildFailed);
+    }
+
+    #[test]
+    fn memory_is_said_whatever_the_reason() {
+        let killed = finish(ResultReason::Success, r#"{"StatusCode":137,"oomKilled":true}"#);
+        assert_eq!(failure(&killed).map(|failure| failure.kind), Some(FailureKind::OutOfMemory));
+        assert_eq!(failure(&finish(ResultReason::Success, r#"{"StatusCode":3}"#)), None);
+    }
+}
