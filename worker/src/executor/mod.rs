@@ -1,0 +1,171 @@
+//! What can run a container: the one trait between a job's state machine and the world (`worker` 22.3, B32).
+//!
+//! [`docker`] speaks to a real Engine; [`scripted`] follows a script, so that the state machine can be tested through
+//! every fault. Only `docker` may name the Engine's client library.
+//!
+//! Containers are named by the worker before they exist ([`ContainerSpec::name`]), so that whatever was begun can be
+//! stopped and removed even when the answer to its creation was lost.
+
+pub(crate) mod docker;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dockframe_shared::Timestamp;
+use dockframe_shared::job::LogLine;
+use dockframe_shared::protocol::LogStep;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use tokio::sync::mpsc;
+
+use crate::config::Network;
+use crate::logs::Stream;
+use crate::plan::ImageSource;
+
+/// Where lines about pulling and building go. Never the program's own output.
+pub(crate) type BuildLines = mpsc::Sender<(LogStep, LogLine)>;
+
+/// Runs containers. All waits can be dropped, which cancels them, but for [`Executor::create`] and
+/// [`Executor::start`]: these are short, and are awaited so that nothing is left behind unseen.
+pub(crate) trait Executor: Send + Sync + 'static {
+    /// Makes the image available here, and says what it is.
+    fn image(
+        &self,
+        source: &ImageSource,
+        platform: Option<&str>,
+        lines: &BuildLines,
+    ) -> impl Future<Output = Result<Image, ImageError>> + Send;
+
+    /// Creates the container; its id is for people.
+    fn create(&self, spec: &ContainerSpec) -> impl Future<Output = Result<String, EngineError>> + Send;
+
+    /// Starts a created container. Its output is complete from the first byte.
+    fn start(&self, name: &str) -> impl Future<Output = Result<Running, StartError>> + Send;
+
+    /// Takes up a container of an earlier process, running or ended. Its output comes from the first byte.
+    fn resume(&self, name: &str) -> impl Future<Output = Result<Option<Resumed>, EngineError>> + Send;
+
+    /// Asks, waits `grace`, then kills. Returns when the container runs no more; one that is gone is stopped.
+    fn stop(&self, name: &str, grace: Duration) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Removes the container with everything that was its own.
+    fn remove(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Names of all containers of this worker, in any state.
+    fn list(&self) -> impl Future<Output = Result<Vec<Owned>, EngineError>> + Send;
+}
+
+/// A container with this worker's labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owned {
+    pub(crate) name: String,
+    pub(crate) running: bool,
+}
+
+/// An image that is here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Image {
+    /// What the Engine starts containers from.
+    pub(crate) reference: String,
+    /// `sha256:…` of the manifest where known, else of the configuration.
+    pub(crate) digest: Option<String>,
+    /// Such as `linux/amd64`.
+    pub(crate) platform: Option<String>,
+}
+
+/// Everything that the Engine is told about a container. It has no field for host paths of a job's choice,
+/// privileges or devices other than GPUs: what cannot be said cannot be asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ContainerSpec {
+    pub(crate) name: String,
+    pub(crate) image: Image,
+    pub(crate) command: Option<Vec<String>>,
+    pub(crate) entrypoint: Option<Vec<String>>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) workdir: Option<String>,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) shm_bytes: Option<u64>,
+    /// Cpus that the job counts for.
+    pub(crate) cpus: f64,
+    /// A hard limit, where the job or the owner asks for one.
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) gpus: Vec<String>,
+    pub(crate) network: Network,
+    /// Directories and files of the run, as this process sees them.
+    pub(crate) inputs: PathBuf,
+    pub(crate) outputs: PathBuf,
+    /// File and absolute path in the container.
+    pub(crate) mounted: Vec<(PathBuf, String)>,
+    /// Name of the volume at `/job-cache`.
+    pub(crate) cache_volume: Option<String>,
+}
+
+/// A started container.
+pub(crate) struct Running {
+    /// Ends when the container has closed both streams.
+    pub(crate) output: BoxStream<'static, Chunk>,
+    pub(crate) exit: BoxFuture<'static, Result<Exit, EngineError>>,
+}
+
+/// A container of an earlier process.
+pub(crate) struct Resumed {
+    pub(crate) id: String,
+    pub(crate) running: Running,
+    pub(crate) started_at: Timestamp,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) stream: Stream,
+    pub(crate) bytes: Bytes,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Exit {
+    pub(crate) code: i64,
+    /// The kernel ended it for want of memory.
+    pub(crate) oom_killed: bool,
+}
+
+/// A refusal or failure of the Engine, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EngineError {
+    #[error("(HTTP code {status}) {message}")]
+    Refused { status: u16, message: String },
+    #[error("the Docker Engine does not answer: {0}")]
+    Unreachable(String),
+}
+
+/// Why a created container does not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct StartError {
+    pub(crate) error: EngineError,
+    /// 126, 127 or 128, where the Engine says so.
+    pub(crate) exit_code: Option<i64>,
+    /// The executor has learned what its host cannot do: created anew, the container may start.
+    pub(crate) is_worth_another: bool,
+}
+
+/// Why there is no image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ImageError {
+    #[error("{0}")]
+    Pull(String),
+    #[error("{0}")]
+    Build(String),
+    /// Building went wrong before the first step.
+    #[error("{0}")]
+    Context(String),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}

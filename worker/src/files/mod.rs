@@ -1,0 +1,10 @@
+//! A job's files: what they are called ([`names`]), what is in them ([`content`]), how they come ([`inputs`]) and
+//! how they go ([`outputs`]).
+//!
+//! Every path here begins at a directory handle and cannot leave it, whatever a job calls its files.
+
+pub(crate) mod content;
+pub(crate) mod fetch;
+pub(crate) mod inputs;
+pub(crate) mod names;
+pub(crate) mod outputs;

@@ -1,0 +1,283 @@
+//! A worker from its start to its end: everything put together.
+
+use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use dockframe_shared::protocol::Registration;
+use dockframe_shared::{Amount, InstanceId, QueueKey, Timestamp};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::args::RunArgs;
+use crate::capacity::Capacity;
+use crate::config::{Config, ConfigError, Mode};
+use crate::dispatcher::{Beginning, Dispatcher, Leaving, Queue};
+use crate::executor::docker::{ConnectError, Docker, Settings};
+use crate::files::fetch::{Http, HttpSetupError};
+use crate::files::outputs::Uploader;
+use crate::identity::{Identity, IdentityError};
+use crate::messages::QueueIndex;
+use crate::outbox::Outbox;
+use crate::relay_link::{Farewell, Link};
+use crate::tls;
+use crate::unit::Shared;
+use crate::{install_crypto, reaper};
+
+/// Volume of all jobs of a host, known to other programs.
+const CACHE_VOLUME: &str = "metaframe-container-worker-cache";
+/// Supervisors start a worker again at once: one that cannot work must not spin.
+const FAULT_PAUSE: Duration = Duration::from_secs(5);
+/// Events on their way to the dispatcher.
+const EVENTS: usize = 256;
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Engine(#[from] ConnectError),
+    #[error(transparent)]
+    Http(#[from] HttpSetupError),
+    #[error("the outbox of results cannot be opened: {0}")]
+    Outbox(std::io::Error),
+    #[error("certificates cannot be set up: {0}")]
+    Tls(String),
+}
+
+/// Why a running worker ends other than by being stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("local mode is relay and worker in one: start it with `dockframe up --listen 127.0.0.1:{port}`")]
+    LocalMode { port: u16 },
+    #[error("signals cannot be heard: {0}")]
+    Signals(std::io::Error),
+}
+
+/// A worker that has its Engine, its place on disk and its id, and takes no jobs yet.
+#[derive(Debug)]
+pub struct Worker {
+    config: Config,
+    gpus: Vec<String>,
+    identity: Identity,
+    docker: Docker,
+    http: Http,
+    hurry: CancellationToken,
+}
+
+impl Worker {
+    /// Finds the Engine, takes a place in the data directory, clears away what earlier processes left.
+    ///
+    /// # Errors
+    /// [`StartError`]: one sentence that says what is missing and what to do.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        install_crypto();
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        let gpus = config.gpu_devices()?;
+        let (directory, choice) = (config.data_directory.clone(), config.id.clone());
+        let identity = Identity::acquire(&directory, &choice)?;
+        let http = Http::new(
+            &config.api_address,
+            config.allow_private_fetch,
+            config.ignore_certificate_errors,
+            config.max_input_bytes,
+        )?;
+        let docker = Docker::connect(Settings {
+            host: config.engine_address.clone(),
+            patience: config.engine_patience,
+            data_directory: config.data_directory.clone(),
+            host_data_directory: config.host_data_directory.clone(),
+            pull_policy: config.pull_policy,
+            sandbox: config.sandbox,
+            user: config.job_user.clone(),
+            inputs_readonly: config.inputs_readonly,
+            enforce_cpus: config.enforce_cpus,
+            cache_volumes: config.queues.iter().map(|queue| cache_volume(&config, queue)).collect(),
+            credentials_directory: config.credentials_directory.clone(),
+            credentials: config.registry_credentials.clone().map(|credentials| credentials.0),
+            worker: identity.id.to_string(),
+        })
+        .await?;
+        reaper::clear(&docker, &identity.place, &HashSet::new()).await;
+        Ok(Self { config, gpus, identity, docker, http, hurry: CancellationToken::new() })
+    }
+
+    /// Cancelled: running jobs are killed at once instead of drained, once the worker was told to stop.
+    #[must_use]
+    pub fn hurry(&self) -> CancellationToken {
+        self.hurry.clone()
+    }
+
+    /// Takes jobs until `stop` is cancelled and what runs has ended, was given back, or is left for the next
+    /// process, as configured.
+    ///
+    /// # Errors
+    /// [`RunError`] when it cannot begin.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
+        let Self { config, gpus, identity, docker, http, hurry } = self;
+        let memory_bytes = config.memory_bytes.or(docker.memory_bytes());
+        let instance = instance();
+        let registration = Registration {
+            id: identity.id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cpus: Amount(f64::from(config.slots())),
+            gpus: Amount(f64::from(u32::try_from(gpus.len()).unwrap_or(u32::MAX))),
+            time: Timestamp::default(),
+            max_job_duration: config.max_job_duration_text.clone(),
+            memory_bytes,
+            tags: Some(config.tags.clone()),
+            draining: Some(false),
+            executor: Some("docker".to_owned()),
+            instance: Some(instance.clone()),
+            leases: Some(Vec::new()),
+        };
+        info!(
+            "worker {} at {}, {} queue(s), {} job(s) at once, {} GPU(s)",
+            identity.id,
+            config.api_address,
+            config.queues.len(),
+            config.slots(),
+            gpus.len(),
+        );
+
+        let (events, incoming) = mpsc::channel(EVENTS);
+        let (farewell, farewell_heard) = watch::channel(Farewell::ForGood);
+        let links_stop = CancellationToken::new();
+        let connector = tls::connector(config.ignore_certificate_errors).map_err(StartError::Tls)?;
+        let mut links = JoinSet::new();
+        let mut queues = Vec::new();
+        for (index, key) in config.queues.iter().enumerate() {
+            let outbox = Outbox::open(&identity.place, key).map_err(StartError::Outbox)?;
+            let (sender, receiver) = watch::channel(registration.clone());
+            queues.push(Queue::new(key.clone(), sender, outbox, Some(cache_volume(&config, key))));
+            let link = Link {
+                queue: QueueIndex(index),
+                key: key.clone(),
+                address: config.api_address.clone(),
+                registration: receiver,
+                events: events.clone(),
+                stop: links_stop.clone(),
+                farewell: farewell_heard.clone(),
+                connector: connector.clone(),
+            };
+            links.spawn(link.run());
+        }
+
+        let shared = Arc::new(Shared {
+            executor: docker,
+            uploader: Uploader { http: http.clone(), external_address: config.external_address.clone() },
+            http,
+            worker: RwLock::new(identity.id.clone()),
+            instance,
+            relay: config.api_address.clone(),
+            host_lock: identity.lock_path.clone(),
+            limits: config.phase_limits,
+            max_job_duration: config.max_job_duration,
+            kill_grace: config.kill_grace,
+            max_log_bytes: config.max_log_bytes,
+            network: config.network,
+            owner: owner(&config),
+            default_memory_bytes: config.default_memory_bytes,
+            hide_queue: config.hide_queue,
+            max_finish_bytes: AtomicU64::new(4 << 20),
+        });
+        let mut dispatcher = Dispatcher::new(Beginning {
+            shared,
+            place: identity.place.clone(),
+            data_directory: config.data_directory.clone(),
+            tags: config.tags.clone(),
+            leaving: Leaving { drain_timeout: config.drain_timeout, on_exit: config.on_exit },
+            queues,
+            capacity: Capacity::new(config.slots(), memory_bytes, gpus),
+            events,
+        });
+        dispatcher.run(incoming, &stop, &hurry).await;
+        if dispatcher.leaves_runs() {
+            farewell.send_replace(Farewell::BackSoon);
+        }
+        links_stop.cancel();
+        // Links hear the token at every wait, and say good-bye within seconds.
+        while links.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+/// The whole life of `dockframe run`: configuration, start, signals, end.
+///
+/// The first SIGTERM or SIGINT drains as configured, the second ends at once. A worker that cannot start waits five
+/// seconds before it says so by ending, because supervisors start it again at once.
+///
+/// # Errors
+/// [`RunError`], which has been logged by then; exit code 1.
+pub async fn run(args: RunArgs) -> Result<(), RunError> {
+    let started = async {
+        let config = Config::resolve(args, |name| std::env::var(name).ok()).map_err(StartError::from)?;
+        if let Mode::Local { port } = config.mode {
+            return Err(RunError::LocalMode { port });
+        }
+        Ok(Worker::start(config).await?)
+    };
+    let worker = match started.await {
+        Ok(worker) => worker,
+        Err(error) => {
+            tracing::error!("{error}");
+            tokio::time::sleep(FAULT_PAUSE).await;
+            return Err(error);
+        }
+    };
+    let stop = CancellationToken::new();
+    let signals = listen(stop.clone(), worker.hurry()).map_err(RunError::Signals)?;
+    let result = worker.run(stop).await.inspect_err(|error| tracing::error!("{error}"));
+    signals.abort();
+    result
+}
+
+/// First signal: drain. Second: at once.
+fn listen(stop: CancellationToken, hurry: CancellationToken) -> std::io::Result<tokio::task::AbortHandle> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listening = tokio::spawn(async move {
+        for token in [stop, hurry] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            token.cancel();
+        }
+    });
+    Ok(listening.abort_handle())
+}
+
+/// One for all jobs of the host; a worker of several queues keeps them apart.
+fn cache_volume(config: &Config, queue: &QueueKey) -> String {
+    if config.queues.len() == 1 {
+        return CACHE_VOLUME.to_owned();
+    }
+    let digest: String = queue.digest().to_hex().chars().take(16).collect();
+    format!("{CACHE_VOLUME}-{digest}")
+}
+
+/// Whose the input files must be, where that is not simply root or the worker itself.
+fn owner(config: &Config) -> Option<(u32, u32)> {
+    let (uid, gid) = config.job_user.as_deref()?.split_once(':')?;
+    let owner = (uid.parse().ok()?, gid.parse().ok()?);
+    (owner != (0, 0)).then_some(owner)
+}
+
+fn instance() -> InstanceId {
+    // A UUID is a short printable text, which every instance may be.
+    #[expect(clippy::expect_used, reason = "see above")]
+    InstanceId::new(Uuid::new_v4().simple().to_string()).expect("a UUID is an instance")
+}
