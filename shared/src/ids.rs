@@ -159,6 +159,14 @@ impl QueueKey {
     }
 }
 
+impl std::str::FromStr for QueueKey {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        Self::new(text)
+    }
+}
+
 impl fmt::Debug for QueueKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "QueueKey({})", self.digest())
@@ -276,6 +284,14 @@ impl Namespace {
     #[must_use]
     pub fn is_default(&self) -> bool {
         &*self.0 == "_"
+    }
+}
+
+impl std::str::FromStr for Namespace {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        Self::new(text)
     }
 }
 

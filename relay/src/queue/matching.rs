@@ -132,33 +132,38 @@ pub(crate) fn plan<'a>(
     pairs
 }
 
-/// Why a waiting job waits, for people.
+/// Why a waiting job waits, for people; `None` while somebody has room for it and the grant is on its way.
 pub(crate) fn wait_reason(
     needs: &Needs,
     machines: &[Machine],
     old_workers: usize,
     declined: impl Fn(&Machine) -> Option<String>,
-) -> String {
+) -> Option<String> {
     if machines.is_empty() {
-        return match old_workers {
+        return Some(match old_workers {
             0 => "no worker is connected".to_owned(),
             _ => "waiting for a worker to take it".to_owned(),
-        };
+        });
     }
     let mut lacks = None;
     let mut refusals = None;
+    let mut is_busy = false;
     for machine in machines {
         match (machine.lacks(needs), declined(machine)) {
             (Some(lack), _) => lacks = Some(lack),
             (None, Some(refusal)) => refusals = Some(refusal),
-            (None, None) => return "all workers are busy".to_owned(),
+            (None, None) if machine.has_room(needs) => return None,
+            (None, None) => is_busy = true,
         }
     }
-    match (refusals, lacks) {
+    if is_busy {
+        return Some("all workers are busy".to_owned());
+    }
+    Some(match (refusals, lacks) {
         (Some(refusal), _) => format!("declined by all fitting workers: {refusal}"),
         (None, Some(lack)) if old_workers == 0 => format!("no connected worker {lack}"),
         (None, _) => "waiting for a worker to take it".to_owned(),
-    }
+    })
 }
 
 #[cfg(test)]

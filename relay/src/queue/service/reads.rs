@@ -82,7 +82,7 @@ impl Service {
     }
 
     /// The record whose state, result and lines answer in this scope.
-    async fn answering(&self, scope: Scope<'_>, job: &JobId) -> Result<Option<Record>, Error> {
+    pub(super) async fn answering(&self, scope: Scope<'_>, job: &JobId) -> Result<Option<Record>, Error> {
         match scope {
             Scope::Queue(queue) => {
                 let own = self.record(queue, job).await?;
@@ -238,7 +238,7 @@ impl Service {
         let declined = |machine: &Machine| queue.declined(job, &machine.worker, &machine.instance, now);
         let reason = matching::wait_reason(&record.needs, &machines, old, declined);
         let place = queue.cache().place(job, PLACES);
-        Extra { wait_reason: Some(reason), place, revision: None }
+        Extra { wait_reason: reason, place, revision: None }
     }
 }
 
