@@ -130,7 +130,7 @@ async fn a_revoked_job_is_asked_to_stop_then_killed_and_says_nothing_more() {
     let worker = bench.worker(&["--cpus=2"]).await;
     let polite =
         "trap 'echo asked > /job-cache/$JOB_ID; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
-    let stubborn = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let stubborn = "trap 'echo no' TERM; echo ready; while :; do sleep 0.05; done";
     let (polite_job, check_job) = (bench.worker_id.clone(), format!("{}-check", bench.worker_id));
     bench.relay.grant("l1", &polite_job, json!({"image": bench.image, "command": ["sh", "-c", polite]}));
     bench.relay.grant("l2", "stubborn", json!({"image": bench.image, "command": ["sh", "-c", stubborn]}));
@@ -176,7 +176,7 @@ async fn the_time_limit_ends_a_job_without_outputs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_run_is_an_error_that_says_why() {
     let bench = Bench::new().await;
-    let worker = bench.worker(&["--pull-policy=if-not-present", "--cpus=8"]).await;
+    let worker = bench.worker(&["--pull-policy=never", "--cpus=8"]).await;
     let image = bench.image.clone();
     let cases = [
         ("missing", json!({"image": "localhost:1/nothing:here", "command": "x"}), "localhost:1/nothing:here"),

@@ -322,8 +322,10 @@ impl Executor for Docker {
             Ok(()) => Ok(running),
             Err(error) => {
                 // Not every Engine may raise its own limit of open files, and none tells which it is.
-                let is_worth_another = error.to_string().contains("rlimit")
-                    && self.raises_open_files.swap(false, Ordering::Relaxed);
+                let is_worth_another = error.to_string().contains("rlimit");
+                if is_worth_another {
+                    self.raises_open_files.store(false, Ordering::Relaxed);
+                }
                 let inspected =
                     self.engine.inspect_container(name, None::<InspectContainerOptions>).await.ok();
                 let code = inspected.and_then(|container| container.state?.exit_code);
