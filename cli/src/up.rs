@@ -8,13 +8,20 @@ use std::process::ExitCode;
 
 use clap::Args;
 use dockframe_relay::{BlobAddress, Config, Relay, StoreAddress};
+use dockframe_shared::QueueKey;
 use dockframe_worker::{RunArgs, Worker};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
+use crate::job::queue_parameter;
 use crate::{page, relay, stop};
 
 /// The queue that `up` serves (`metaframe` 5.2).
 const QUEUE: &str = "local";
+/// Where every page looks for that queue (`metaframe` 5.2).
+const LOCAL_PORT: u16 = 8000;
+/// A Docker Engine that is starting is given this long: somebody waits at a terminal.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
@@ -38,8 +45,9 @@ pub(crate) struct UpArgs {
 pub(crate) async fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
     let cpus = args.cpus.map_or_else(crate::cores, |cpus| cpus as usize);
     let worker = RunArgs { cpus: Some(cpus.to_string()), gpus: Some(args.gpus), ..RunArgs::default() };
-    // The surroundings of this command are not a worker's: only what is said here counts.
-    serve(args.listen, args.data_dir, worker, |_| None).await
+    // The surroundings of this command are not a worker's: only where the Engine is counts.
+    let env = |name: &str| name.starts_with("DOCKER_").then(|| std::env::var(name).ok()).flatten();
+    serve(args.listen, args.data_dir, worker, env).await
 }
 
 /// A relay, and a worker that takes its jobs from it. Of `worker`, queue, relay and folder are set here.
@@ -68,14 +76,19 @@ pub(crate) async fn serve(
         data_directory: Some(data_dir.join("worker").display().to_string()),
         ..worker
     };
-    let worker_config = dockframe_worker::Config::resolve(worker_args, env)?;
+    let mut worker_config = dockframe_worker::Config::resolve(worker_args, env)?;
+    worker_config.engine_patience = ENGINE_PATIENCE;
+    let page = Url::parse(&format!("http://{address}/"))?;
 
     // The relay outlives the worker, so that what the worker has to say at its end is heard.
     let relay_stop = CancellationToken::new();
     let mut serving = tokio::spawn(relay.serve(listener, relay_stop.clone()));
     let working = async {
         let worker = Worker::start(worker_config).await?;
-        tracing::info!("ready: open http://{address}/#?queue={QUEUE}");
+        // This queue is no secret: only this computer serves it.
+        let page = Url::parse(&format!("http://{address}/"))?;
+        let queue = queue_parameter(&page, &QueueKey::new(QUEUE)?);
+        tracing::info!("ready: open {page}#?queue={queue}");
         let hurry = worker.hurry();
         let hurrying = async {
             signals.now.cancelled().await;
@@ -98,6 +111,21 @@ pub(crate) async fn serve(
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
+/// How a page's address names a queue of the relay at `api`: to every page `local` is port 8000 of the browser's own
+/// computer, so that queue of any other relay is named in full.
+pub(crate) fn queue_for_page(api: &Url, queue: &str) -> String {
+    let is_loopback = match api.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    if queue != QUEUE || (is_loopback && api.port_or_known_default() == Some(LOCAL_PORT)) {
+        return queue.to_owned();
+    }
+    api.join(queue).map_or_else(|_| queue.to_owned(), String::from)
+}
+
 /// The address by which this computer reaches a listener that may be open to all interfaces.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
@@ -107,6 +135,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_local_queue_is_named_in_full_where_pages_would_not_look() {
+        let named = |api: &str, queue| queue_for_page(&api.parse().unwrap(), queue);
+        assert_eq!(named("http://127.0.0.1:8000/", "local"), "local");
+        assert_eq!(named("http://localhost:8000/", "local"), "local");
+        assert_eq!(named("http://127.0.0.1:8001/", "local"), "http://127.0.0.1:8001/local");
+        assert_eq!(named("http://lab.example:8000/", "local"), "http://lab.example:8000/local");
+        assert_eq!(named("http://127.0.0.1:8001/", "q1"), "q1");
+    }
 
     #[test]
     fn an_open_listener_is_reached_by_loopback() {

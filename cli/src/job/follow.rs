@@ -37,11 +37,21 @@ pub(crate) struct Follow {
     attempt: Option<u32>,
     lines: LogCursors,
     told: Option<String>,
+    /// It was seen unfinished after the submission.
+    was_live: bool,
 }
 
 impl Follow {
     pub(crate) fn new(job: JobId) -> Self {
-        Self { job, submitted: None, latest: None, attempt: None, lines: LogCursors::default(), told: None }
+        Self {
+            job,
+            submitted: None,
+            latest: None,
+            attempt: None,
+            lines: LogCursors::default(),
+            told: None,
+            was_live: false,
+        }
     }
 
     pub(crate) fn is_submitted(&self) -> bool {
@@ -111,11 +121,13 @@ impl Follow {
         if state.revision.is_some_and(|revision| revision < submitted) {
             return Vec::new();
         }
+        self.was_live |= matches!(state.state, StateName::Queued | StateName::Running);
         let word = match state.state {
             StateName::Queued => match (&state.wait_reason, state.place) {
                 (Some(reason), _) => format!("waiting: {reason}"),
-                (None, Some(place)) => format!("waiting, place {place} in line"),
-                (None, None) => "waiting".to_owned(),
+                (None, Some(place)) if place > 1 => format!("waiting, place {place} in line"),
+                // Its turn comes at once: not worth a word.
+                (None, _) => return Vec::new(),
             },
             StateName::Running => format!("running on worker {}", state.worker),
             StateName::Finished => {
@@ -155,7 +167,7 @@ impl Follow {
 
     /// It was finished when it was submitted: the answer is a stored result.
     pub(crate) fn was_stored(&self) -> bool {
-        self.told.is_none()
+        !self.was_live
     }
 
     /// The result that stands was computed in another queue.
@@ -198,7 +210,11 @@ mod tests {
         let mut follow = follow();
         assert_eq!(follow.receive(state(3, "Finished", r#","finishedReason":"Error""#)), []);
         assert_eq!(follow.receive(done(4)), [Step::Submitted]);
-        assert_eq!(follow.receive(state(4, "Queued", "")), [Step::Tell("waiting".into())]);
+        assert_eq!(follow.receive(state(4, "Queued", "")), []);
+        assert_eq!(
+            follow.receive(state(5, "Queued", r#","place":2"#)),
+            [Step::Tell("waiting, place 2 in line".into())]
+        );
         assert_eq!(
             follow.receive(state(7, "Finished", r#","finishedReason":"Success""#)),
             [Step::Finished(FinishReason::Success)]

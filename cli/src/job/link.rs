@@ -61,9 +61,21 @@ fn short(api: &Url, queue: &QueueKey, definition: &Definition) -> anyhow::Result
 }
 
 fn with_queue(mut page: Url, mut params: HashParams, queue: &QueueKey) -> Url {
-    params.set("queue", Some(queue.reveal()));
+    params.set("queue", Some(&queue_parameter(&page, queue)));
     page.set_fragment(Some(&params.to_string()));
     page
+}
+
+/// The queue as the page must be told it. `local` means port 8000 of the viewer's own computer (`metaframe` 5.2), so
+/// that queue of any other relay is given by its whole address.
+pub(crate) fn queue_parameter(api: &Url, queue: &QueueKey) -> String {
+    let is_own_computer = matches!(api.host_str(), Some("localhost" | "127.0.0.1"));
+    let is_default = api.scheme() == "http" && is_own_computer && api.port_or_known_default() == Some(8000);
+    if queue.reveal() == "local" && !is_default {
+        format!("{}/local", api.origin().ascii_serialization())
+    } else {
+        queue.reveal().to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -87,6 +99,13 @@ mod tests {
         assert_eq!(params.json("job").unwrap(), Some(Value::Object(definition().0)));
         assert_eq!((params.get("queue"), params.boolean("autostart")), (Some("q1"), true));
         assert!(link.as_str().starts_with("http://relay.example/#?autostart=true&job="));
+    }
+
+    #[test]
+    fn the_local_queue_of_another_port_is_given_by_its_address() {
+        let told = |api: &str| queue_parameter(&api.parse().unwrap(), &QueueKey::new("local").unwrap());
+        assert_eq!(told("http://localhost:8000/"), "local");
+        assert_eq!(told("http://127.0.0.1:8123/"), "http://127.0.0.1:8123/local");
     }
 
     #[test]

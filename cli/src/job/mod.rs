@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use url::Url;
 
 pub(crate) use definition::DefinitionArgs;
+pub(crate) use link::queue_parameter;
 
 #[derive(Debug, Args)]
 pub(crate) struct JobArgs {
