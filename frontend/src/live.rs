@@ -52,6 +52,8 @@ pub struct Live {
     /// Grows with each change of the log; the log itself is read by [`Live::with_log`].
     pub log_version: RwSignal<u64>,
     pub is_blank: RwSignal<bool>,
+    /// There is a job that waits for the user to run it, and nothing else to show.
+    pub is_idle: RwSignal<bool>,
     /// The last line of the log: how the run ended.
     pub end: RwSignal<Option<(Tone, String)>>,
 }
@@ -125,6 +127,7 @@ impl Live {
             job_id: RwSignal::new(None),
             log_version: RwSignal::new(0),
             is_blank: RwSignal::new(false),
+            is_idle: RwSignal::new(false),
             end: RwSignal::new(None),
         };
         if is_embedded {
@@ -292,6 +295,12 @@ impl Live {
         set(self.definition, state.edited_definition());
         set(self.job_id, state.current().map(|wanted| wanted.id.to_string()));
         set(self.is_blank, state.address.is_blank() && matches!(state.short, Short::None));
+        let is_idle = self.button.get_untracked() == JobButton::Run
+            && !state.address.settings.autostart
+            && state.log.is_empty()
+            && state.job.ending.is_none()
+            && self.trouble.with_untracked(Option::is_none);
+        set(self.is_idle, is_idle);
         set(self.end, header::end_line(&state));
         set(self.queue, queue_view(&state));
         let result = state.job.finish().map_or(std::ptr::null(), |finish| Rc::as_ptr(finish).cast());

@@ -132,6 +132,12 @@ pub fn rows_dropped(number: usize) -> String {
     format!("… {} before this are not shown …", plural(number as u64, "line", "lines"))
 }
 
+/// What stands in a log without lines.
+#[must_use]
+pub fn empty_log(is_busy: bool) -> &'static str {
+    if is_busy { "No lines yet." } else { "What the job prints appears here." }
+}
+
 // --- address ---
 
 #[must_use]

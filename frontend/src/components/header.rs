@@ -130,7 +130,7 @@ fn Tabs() -> impl IntoView {
         view! {
             <button
                 type="button"
-                class=tab.class()
+                data-tab=tab.class()
                 aria-pressed=move || is_on().to_string()
                 on:click=move |_| if tab == Tab::Log { panels.open(tab) } else { panels.toggle(tab) }
             >

@@ -67,6 +67,10 @@ pub(super) fn LogView() -> impl IntoView {
         let count = live.with_log(|log| log.rows().len() + log.dropped());
         if count == 0 { String::new() } else { text::plural(count as u64, "line", "lines") }
     };
+    let is_empty = move || {
+        live.log_version.track();
+        live.with_log(Log::is_empty)
+    };
     view! {
         <div class="log">
             <div class="bar">
@@ -78,6 +82,7 @@ pub(super) fn LogView() -> impl IntoView {
                 <button type="button" title="Download the log" on:click=move |_| save(live)>"⤓"</button>
             </div>
             <div class="rows" node_ref=body on:scroll=on_scroll tabindex="0" role="log" aria-label="Log lines"></div>
+            <p class="empty" hidden=move || !is_empty()>{move || live.header.with(|header| text::empty_log(header.is_busy))}</p>
             <LogEnd />
         </div>
     }

@@ -55,7 +55,11 @@ impl Panels {
             before.is_some_and(|before| *before) || !live.outputs.with(Vec::is_empty)
         });
         let tab = Memo::new(move |_| {
-            chosen.get().unwrap_or_else(|| if had_outputs.get() { Tab::Outputs } else { Tab::Log })
+            chosen.get().unwrap_or_else(|| match () {
+                () if had_outputs.get() => Tab::Outputs,
+                () if live.is_idle.get() => Tab::Job,
+                () => Tab::Log,
+            })
         });
         Self { chosen, tab, is_queue_open: RwSignal::new(false) }
     }

@@ -43,7 +43,7 @@ impl State {
 
     pub(super) fn frame(&mut self, text: &str, moment: Moment, effects: &mut Vec<Effect>) {
         // What cannot be read costs only itself.
-        let Ok(message) = RelayMessage::read(text) else { return };
+        let Ok(message) = RelayMessage::read_as_client(text) else { return };
         if let RelayMessage::Pong(_) = message {
             effects.push(Effect::Set(Timer::Pong, None));
             effects.push(Effect::Set(Timer::Ping, Some(PING_MS)));
