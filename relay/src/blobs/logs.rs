@@ -102,19 +102,21 @@ impl LogStore {
     }
 
     /// Appends lines of which the first has the number `from`; those already there are left out, and without a
-    /// number all are new. Lines beyond a gap are taken as the next ones. Whether anything was new.
+    /// number all are new. Lines beyond a gap are taken as the next ones. What was new.
     pub(crate) async fn append(
         &self,
         run: &LeaseId,
         step: &LogStep,
         from: Option<u64>,
         lines: Vec<LogLine>,
-    ) -> std::io::Result<bool> {
+    ) -> std::io::Result<Vec<LogLine>> {
         let log = self.log(run, step.kind()).await?;
         let mut log = log.lock().await;
         let known = from.map_or(0, |from| log.total.saturating_sub(from));
-        let fresh = lines.into_iter().skip(usize::try_from(known).unwrap_or(usize::MAX));
-        log.append(step, fresh).await
+        let known = usize::try_from(known).unwrap_or(usize::MAX).min(lines.len());
+        let fresh = lines[known..].to_vec();
+        log.append(step, fresh.iter().cloned()).await?;
+        Ok(fresh)
     }
 
     /// Lines from number `since` on, at most `limit`; those dropped as too old are left out.
@@ -188,13 +190,8 @@ impl OpenLog {
         Ok(log)
     }
 
-    async fn append(
-        &mut self,
-        step: &LogStep,
-        lines: impl Iterator<Item = LogLine>,
-    ) -> std::io::Result<bool> {
+    async fn append(&mut self, step: &LogStep, lines: impl Iterator<Item = LogLine>) -> std::io::Result<()> {
         let mut text = String::new();
-        let mut any = false;
         for mut line in lines {
             if line.text.len() > MAX_LINE_BYTES {
                 line.text = format!("{} [cut]\n", cut(&line.text, MAX_LINE_BYTES));
@@ -210,13 +207,11 @@ impl OpenLog {
                 self.tail.pop_front();
             }
             self.total += 1;
-            any = true;
             if self.total.is_multiple_of(CHUNK) {
                 self.write_to(self.total / CHUNK - 1, &mut text).await?;
             }
         }
-        self.write(&mut text).await?;
-        Ok(any)
+        self.write(&mut text).await
     }
 
     async fn write(&mut self, text: &mut String) -> std::io::Result<()> {
@@ -335,7 +330,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::open(folder.path()).unwrap();
         logs.append(&run(), &LogStep::Running, Some(0), lines(0, 5)).await.unwrap();
-        assert!(!logs.append(&run(), &LogStep::Running, Some(2), lines(2, 3)).await.unwrap());
+        let fresh = logs.append(&run(), &LogStep::Running, Some(2), lines(2, 3)).await.unwrap();
+        assert_eq!(fresh, []);
         logs.append(&run(), &LogStep::Running, Some(3), lines(3, 4)).await.unwrap();
         let found = logs.read(&run(), LogKind::Run, 0, usize::MAX).await.unwrap();
         assert_eq!(numbers(&found), (0..7).collect::<Vec<_>>());

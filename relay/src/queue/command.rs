@@ -1,7 +1,7 @@
 //! What can be asked of the core, and what it answers.
 
 use dockframe_shared::job::{Rerun, ResultReason};
-use dockframe_shared::protocol::{DeclineRetry, RevokeWhy};
+use dockframe_shared::protocol::RevokeWhy;
 use dockframe_shared::{InstanceId, JobId, LeaseId, Namespace, NamespaceSelector, Timestamp, WorkerId};
 use serde_json::Value;
 
@@ -31,7 +31,6 @@ pub(crate) enum Command {
     Decline {
         lease: LeaseId,
         worker: WorkerId,
-        retry: DeclineRetry,
     },
     Finish {
         lease: LeaseId,
@@ -53,6 +52,10 @@ pub(crate) enum Command {
     OldWorker {
         worker: WorkerId,
         first: bool,
+    },
+    /// The last socket of an old worker closed.
+    OldClosed {
+        worker: WorkerId,
     },
     /// An old worker takes a job (`jobs-and-states` 8.8).
     Claim {

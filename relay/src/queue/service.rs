@@ -7,6 +7,7 @@
 mod changes;
 mod leases;
 mod matcher;
+mod old;
 mod reads;
 
 use std::collections::HashMap;
@@ -69,7 +70,7 @@ pub(crate) struct Service {
     pub(crate) server_id: String,
     queues: Mutex<HashMap<QueueDigest, Arc<OnceCell<Arc<OpenQueue>>>>>,
     /// In which queues a worker's process takes jobs here: its room is one for all of them.
-    served: Mutex<HashMap<(WorkerId, InstanceId), Vec<Weak<OpenQueue>>>>,
+    served: Mutex<Served>,
     /// Grants of a worker that serves several queues are made one at a time.
     granting: tokio::sync::Mutex<()>,
     /// Since when the sweeps have reached the store without a gap, in milliseconds.
@@ -77,6 +78,9 @@ pub(crate) struct Service {
     tasks: TaskTracker,
     stop: CancellationToken,
 }
+
+/// A worker's process, and where it takes jobs.
+type Served = HashMap<(WorkerId, InstanceId), Vec<Weak<OpenQueue>>>;
 
 /// What a queue offers to others of one of its results.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -191,12 +195,6 @@ impl Service {
             })
             .await?;
         Ok(Arc::clone(queue))
-    }
-
-    /// The queues that are open now.
-    pub(crate) fn open_queues(&self) -> Vec<Arc<OpenQueue>> {
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.values().filter_map(|cell| cell.get()).cloned().collect()
     }
 
     /// Lets go of queues that nobody uses.

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::queue::outbox::{Closing, Outbox, Parcel};
 
-/// After so long without a frame the peer is asked for a sign of life, and after twice that … it is gone.
-const ASK: Duration = Duration::from_secs(10);
+/// Looked at so often: a peer that said nothing since is asked for a sign of life.
+/// Shorter than the 10 s within which old peers want a list.
+const ASK: Duration = Duration::from_secs(9);
 const GONE_MS: i64 = 30_000;
 /// A peer that takes longer for one frame does not read.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
@@ -25,6 +26,9 @@ const CLOSE_SLOW: u16 = 1008;
 pub(super) trait Peer: Sync {
     /// A text frame came. Frames of one socket are handled one after the other.
     fn frame(&self, text: &str) -> impl Future<Output = ()> + Send;
+
+    /// Some seconds passed.
+    fn tick(&self) {}
 
     /// Makes frames of what is to be told.
     fn frames(&self, parcel: Parcel) -> impl Future<Output = Vec<String>> + Send;
@@ -80,7 +84,7 @@ impl<P: Peer> Connection<'_, P> {
     }
 
     async fn write(&self, mut sink: SplitSink<WebSocket, Message>) -> Ended {
-        let mut ask = tokio::time::interval(ASK);
+        let mut ask = tokio::time::interval_at(tokio::time::Instant::now() + ASK, ASK);
         loop {
             let parcel = tokio::select! {
                 parcel = self.outbox.take() => parcel,
@@ -90,7 +94,8 @@ impl<P: Peer> Connection<'_, P> {
                         close(&mut sink, Closing::Silent).await;
                         return Ended::Lost;
                     }
-                    if silent >= 9_000 && !send(&mut sink, Message::Ping(bytes::Bytes::new())).await {
+                    self.peer.tick();
+                    if silent >= 8_000 && !send(&mut sink, Message::Ping(bytes::Bytes::new())).await {
                         return Ended::Lost;
                     }
                     continue;

@@ -159,7 +159,7 @@ impl LeaseWorker {
             self.service.register(&self.queue, &self.socket, registration, &instance, hello.as_ref()).await?;
         match registered {
             Registered::IdTaken => self.socket.outbox.close(Closing::IdTaken),
-            Registered::Welcome { revoked, .. } => {
+            Registered::Welcome { revoked } => {
                 *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some((worker, instance));
                 for lease in revoked {
                     self.revoke(lease);

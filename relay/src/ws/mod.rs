@@ -1,7 +1,11 @@
 //! Sockets: how a peer speaks is decided once, at its upgrade (`relay-protocol` 3.1, 3.13, `jobs-and-states` 8.1).
 
+mod changes;
 mod connection;
 mod lease_worker;
+mod lists;
+mod old_client;
+mod old_worker;
 mod watch_client;
 
 use std::sync::Arc;
@@ -21,7 +25,7 @@ use crate::limits::{MAX_BODY_BYTES, MAX_CLIENT_FRAME_BYTES};
 /// Buffers of a socket: small, since most are idle.
 const BUFFER_BYTES: usize = 4 << 10;
 
-/// Whether a request names this protocol among its queries or headers.
+/// Who is at the other end, by the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Client,
@@ -88,9 +92,14 @@ pub(crate) async fn upgrade(app: Arc<App>, request: Request) -> Response {
             response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(LEASE_PROTOCOL));
             response
         }
-        Role::Client | Role::Worker => {
-            ApiError::text(StatusCode::NOT_IMPLEMENTED, "the old way is not served").into_response()
-        }
+        Role::Client => upgrade.on_upgrade(move |socket| {
+            let tasks = service.tasks().clone();
+            tasks.track_future(old_client::serve(service, key, socket))
+        }),
+        Role::Worker => upgrade.on_upgrade(move |socket| {
+            let tasks = service.tasks().clone();
+            tasks.track_future(old_worker::serve(service, key, socket))
+        }),
     }
 }
 

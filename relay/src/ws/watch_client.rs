@@ -7,21 +7,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::ws::WebSocket;
-use dockframe_shared::job::{FinishReason, Finished, JobObject, StateName};
+use dockframe_shared::job::{JobObject, StateName};
 use dockframe_shared::protocol::{
-    Change, ClientHello, ClientMessage, Done, LogCursors, LogKind, LogLines, LogStep, RelayMessage,
-    StateChange, Watch, WatchedJobs,
+    ClientHello, ClientMessage, Done, LogCursors, LogKind, LogLines, LogStep, RelayMessage, Watch,
+    WatchedJobs,
 };
-use dockframe_shared::{JobId, LeaseId, Namespace, NamespaceSelector, Problem, QueueKey};
+use dockframe_shared::{JobId, LeaseId, Problem, QueueKey};
 
+use super::changes::Changes;
 use super::connection::{Connection, Peer};
 use crate::error::chain;
-use crate::limits::{MAX_CLIENT_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_WATCHED, cut};
-use crate::queue::command::{Reply, Who};
+use crate::limits::{MAX_CLIENT_FRAME_BYTES, MAX_WATCHED};
 use crate::queue::open::{OpenQueue, SocketId, WatchClient as WatchEntry};
 use crate::queue::outbox::{Outbox, Parcel, text};
-use crate::queue::record::EndReason;
-use crate::queue::service::{self, Service, Submission, wire_revision};
+use crate::queue::service::{self, Service, wire_revision};
 
 /// Log lines read at once, and sent in one go; then others have their turn.
 const LINES: usize = 500;
@@ -33,8 +32,7 @@ struct WatchClient {
     socket: SocketId,
     outbox: Arc<Outbox>,
     watched: Mutex<HashMap<JobId, Watched>>,
-    /// Under which namespaces this socket submitted a job.
-    own: Mutex<HashMap<JobId, Vec<Namespace>>>,
+    changes: Changes,
 }
 
 /// What this socket has been told of a job.
@@ -47,9 +45,6 @@ struct Watched {
     run: Option<LeaseId>,
     cursors: LogCursors,
 }
-
-/// A socket submits to so many jobs before the oldest are forgotten for R-39.
-const MAX_OWN: usize = 1024;
 
 pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocket) {
     let queue = match service.open(&key).await {
@@ -74,13 +69,14 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
         sockets.watch_clients.insert(id, entry);
         id
     };
+    let changes = Changes::new(Arc::clone(&service), Arc::clone(&queue));
     let client = WatchClient {
         service: Arc::clone(&service),
         queue,
         socket: id,
         outbox,
         watched: Mutex::default(),
-        own: Mutex::default(),
+        changes,
     };
     let connection = Connection {
         peer: &client,
@@ -101,7 +97,13 @@ impl Peer for WatchClient {
     async fn frame(&self, text: &str) {
         match ClientMessage::read(text) {
             Ok(ClientMessage::Ping) => self.outbox.push(&RelayMessage::Pong(None)),
-            Ok(ClientMessage::StateChange(change)) => self.change(change).await,
+            Ok(ClientMessage::StateChange(change)) => {
+                let (job, reference) = (change.job.clone(), change.reference.clone());
+                let outcome = self.changes.make(change).await;
+                if let Some(reference) = reference {
+                    self.outbox.push(&service::done(reference, &job, outcome));
+                }
+            }
             Ok(ClientMessage::Watch(watch)) => self.watch(watch),
             Ok(ClientMessage::QueryJob { job_id }) => self.tell_once(job_id).await,
             // A client that watches has no use for the whole list; it is read over HTTP, in pages.
@@ -188,83 +190,6 @@ impl WatchClient {
         }
         if let Some(reference) = reference {
             self.outbox.push(&RelayMessage::Done(Done { reference: Some(reference), ..Done::default() }));
-        }
-    }
-
-    async fn change(&self, change: StateChange) {
-        let StateChange { job, change, reference, .. } = change;
-        let outcome = match change {
-            Change::Queued { enqueued, .. } => match enqueued.definition {
-                Some(definition) => {
-                    let control = enqueued.control.unwrap_or_default();
-                    self.remember(&job, control.namespace());
-                    let submission =
-                        Submission { id: Some(job.clone()), definition, control, debug: enqueued.debug };
-                    self.service.submit(&self.queue, submission).await.map(|(_, revision)| revision)
-                }
-                None => {
-                    Err(refused("definition-missing", "No definition", "a submission needs a `definition`"))
-                }
-            },
-            Change::Finished(finished) => self.let_go(&job, *finished).await,
-            Change::Running { .. } | Change::Removed => Err(not_for_clients()),
-        };
-        let outcome = match outcome {
-            Ok(revision) => Ok(revision),
-            Err(service::Error::Refused(problem)) => Err(problem),
-            Err(error) => {
-                tracing::error!(error = chain(&error), job.id = %job, "a change failed");
-                Err(Problem::new("unavailable", "Not possible now", "the relay cannot write; send it again"))
-            }
-        };
-        if let Some(reference) = reference {
-            self.outbox.push(&service::done(reference, &job, outcome));
-        } else if let Err(problem) = outcome {
-            tracing::debug!(%problem, job.id = %job, "a change was refused");
-        }
-    }
-
-    async fn let_go(&self, job: &JobId, finished: Finished) -> Result<u64, service::Error> {
-        let why = match finished.reason {
-            FinishReason::Cancelled | FinishReason::JobReplacedByClient => EndReason::Cancelled,
-            FinishReason::Deleted => EndReason::Deleted,
-            FinishReason::Success
-            | FinishReason::Error
-            | FinishReason::TimedOut
-            | FinishReason::WorkerLost => {
-                return Err(not_for_clients());
-            }
-        };
-        let who = self.who(job, finished.namespace).await?;
-        let message = finished.message.map(|message| cut(&message, MAX_MESSAGE_BYTES).to_owned());
-        match self.service.let_go(&self.queue, job, why, who, message).await? {
-            Reply::Done { revision } | Reply::AlreadyEnded { revision } => Ok(revision),
-            _ => Ok(0),
-        }
-    }
-
-    /// No namespace means the default one; where the job is not in it, those under which this socket submitted the
-    /// job.
-    async fn who(&self, job: &JobId, named: Option<NamespaceSelector>) -> Result<Who, service::Error> {
-        if let Some(named) = named {
-            return Ok(Who::These(named));
-        }
-        let held = self.service.namespaces(&self.queue, job).await?;
-        if held.is_empty() || held.iter().any(Namespace::is_default) {
-            return Ok(Who::These(NamespaceSelector::One(Namespace::default())));
-        }
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Who::Own(own.get(job).cloned().unwrap_or_default()))
-    }
-
-    fn remember(&self, job: &JobId, namespace: Namespace) {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.len() >= MAX_OWN && !own.contains_key(job) {
-            own.clear();
-        }
-        let namespaces = own.entry(job.clone()).or_default();
-        if !namespaces.contains(&namespace) {
-            namespaces.push(namespace);
         }
     }
 
@@ -378,21 +303,11 @@ impl WatchClient {
 /// Neighbouring lines of one step go together.
 fn frames_of(job: &JobId, start: u64, lines: Vec<(LogStep, dockframe_shared::job::LogLine)>) -> Vec<String> {
     let mut groups: Vec<LogLines> = Vec::new();
-    let mut number = start;
-    for (step, line) in lines {
+    for (number, (step, line)) in (start..).zip(lines) {
         match groups.last_mut() {
             Some(group) if group.step == step => group.logs.push(line),
             _ => groups.push(LogLines { job_id: job.clone(), step, logs: vec![line], from: Some(number) }),
         }
-        number += 1;
     }
     groups.into_iter().map(|group| text(&RelayMessage::JobStatusPayload(group))).collect()
-}
-
-fn refused(code: &'static str, title: &'static str, detail: &str) -> service::Error {
-    service::Error::Refused(Problem::new(code, title, detail))
-}
-
-fn not_for_clients() -> service::Error {
-    refused("not-for-clients", "Not a client's to say", "clients submit, cancel and delete; workers run jobs")
 }

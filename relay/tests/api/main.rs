@@ -1,7 +1,10 @@
 //! The relay as its peers see it: real sockets on a port of its own, a store of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod client;
 mod http;
 mod leases;
+mod old;
 mod restart;
 mod support;

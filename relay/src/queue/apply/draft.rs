@@ -146,7 +146,7 @@ impl<'a, V: View> Draft<'a, V> {
             .changes
             .into_iter()
             // Made and taken away within one decision.
-            .filter(|(_, (expected, entry))| *expected > 0 || entry.is_some())
+            .filter(|(key, (expected, entry))| *expected > 0 || entry.is_some() || matches!(key, Key::Run(_)))
             .map(|(key, (expected, entry))| {
                 let live = match &entry {
                     Some(Entry::Record(record)) => record.is_live(now),

@@ -193,11 +193,10 @@ pub(super) fn record_outcome<V: View>(
     outcome: Outcome,
 ) -> Result<(), Need> {
     let now = draft.now;
-    if let Some(replaced) = record.previous.take().filter(|replaced| !replaced.is_shared()) {
-        if let Some(run) = replaced.run() {
-            draft.put_run(run, None)?;
-            draft.effect(Effect::DropRun(run.clone()));
-        }
+    let replaced = record.previous.take().filter(|replaced| !replaced.is_shared());
+    if let Some(run) = replaced.as_ref().and_then(Outcome::run) {
+        draft.put_run(run, None)?;
+        draft.effect(Effect::DropRun(run.clone()));
     }
     if let Source::Run(run) = &outcome.source {
         if let Some(old) = record.run.replace(run.clone()).filter(|old| old != run) {

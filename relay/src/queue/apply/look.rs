@@ -92,7 +92,9 @@ fn held_too_long<V: View>(
         let grace = timing::grace(closed.since(held.accepted));
         later(closed, healthy_since).plus_millis(grace)
     });
-    let lost = now >= lives_until || (another_free && early.is_some_and(|early| now >= early));
+    // A claim's worker said all there is to say by closing its last socket: nobody else needs to be free.
+    let may_be_early = another_free || held.is_claim();
+    let lost = now >= lives_until || (may_be_early && early.is_some_and(|early| now >= early));
     if !lost {
         let next = match early {
             Some(early) => later(early, now.plus_millis(1_000)).min(lives_until),

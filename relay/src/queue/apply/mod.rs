@@ -8,6 +8,13 @@ mod look;
 mod register;
 mod submit;
 
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use dockframe_shared::Timestamp;
 
 use super::command::{Command, Decision, Ids};
@@ -35,13 +42,14 @@ pub(crate) fn apply<V: View>(
             lease::grant(&mut draft, job, worker, instance, *session)?
         }
         Command::Accept { lease, worker } => lease::accept(&mut draft, lease, worker)?,
-        Command::Decline { lease, worker, retry: _ } => lease::decline(&mut draft, lease, worker)?,
+        Command::Decline { lease, worker } => lease::decline(&mut draft, lease, worker)?,
         Command::Finish { lease, worker, ending } => lease::finish(&mut draft, lease, worker, ending)?,
         Command::Register { worker, instance, first, leases } => {
             register::register(&mut draft, worker, instance, *first, leases)?
         }
         Command::Closed { worker, session } => register::closed(&mut draft, worker, *session)?,
         Command::OldWorker { worker, first } => claim::old_worker(&mut draft, worker, *first)?,
+        Command::OldClosed { worker } => claim::old_closed(&mut draft, worker)?,
         Command::Claim { job, worker, time } => claim::claim(&mut draft, job, worker, *time)?,
         Command::ClaimFinish { job, worker, run, ending } => {
             claim::finish(&mut draft, job, worker, run, ending)?

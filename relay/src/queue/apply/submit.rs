@@ -18,7 +18,7 @@ pub(super) fn submit<V: View>(draft: &mut Draft<'_, V>, submit: &Submit) -> Resu
             Phase::LetGo(_) => fresh(draft, submit, Some(&old)),
             Phase::Done(outcome) if wants_rerun(submit.rerun, outcome) => {
                 let outcome = outcome.clone();
-                rerun(draft, job, old, outcome)
+                rerun(draft, job, old, outcome)?
             }
             Phase::Done(_) | Phase::Waiting { .. } | Phase::Granted(_) | Phase::Held(_) => {
                 if is_repeat(draft, submit, &old)? {
@@ -69,11 +69,31 @@ fn wants_rerun(rerun: Option<Rerun>, outcome: &Outcome) -> bool {
 }
 
 /// The job runs again; its result stays readable until the new one is recorded.
-fn rerun<V: View>(draft: &mut Draft<'_, V>, job: &JobId, old: Record, outcome: Outcome) -> Record {
+fn rerun<V: View>(
+    draft: &mut Draft<'_, V>,
+    job: &JobId,
+    mut old: Record,
+    outcome: Outcome,
+) -> Result<Record, Need> {
+    // A job with a result is never replaced; now it is live again, and newer ones of its namespaces count. One that
+    // had left the list had left the slots: it comes back as the oldest.
+    for (namespace, holder) in old.holders.iter_mut().filter(|(namespace, _)| !namespace.is_default()) {
+        let mut slot = draft.slot(namespace)?;
+        if !slot.holders.contains_key(job) {
+            holder.number = 0;
+            slot.holders.insert(job.clone(), Place { number: 0, replaced_at: None });
+        }
+        let superseded = slot.supersedes(job);
+        if let Some(place) = slot.holders.get_mut(job).filter(|_| superseded) {
+            place.replaced_at = Some(draft.now);
+            draft.look_at(job, draft.now);
+        }
+        draft.put_slot(namespace, slot)?;
+    }
     if let (false, Some(run)) = (outcome.is_shared(), outcome.run()) {
         draft.effect(Effect::Unshare { job: job.clone(), run: run.clone() });
     }
-    Record {
+    Ok(Record {
         phase: Phase::Waiting { expired: None },
         previous: Some(outcome),
         queued_time: draft.now,
@@ -81,7 +101,7 @@ fn rerun<V: View>(draft: &mut Draft<'_, V>, job: &JobId, old: Record, outcome: O
         losses: 0,
         own_only: true,
         ..old
-    }
+    })
 }
 
 /// Nothing would change but times that nobody would miss: spare the write.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use dockframe_shared::job::{Control, Definition, LogLine};
 use dockframe_shared::protocol::{
-    DeclineRetry, LeaseDecline, LeaseGrant, LogStep, Registration, RelayMessage,
+    DeclineRetry, LeaseDecline, LeaseGrant, LogLines, LogStep, Registration, RelayMessage,
 };
 use dockframe_shared::{InstanceId, JobId, LeaseId, WorkerId};
 
@@ -14,7 +14,7 @@ use crate::limits::MAX_NAMED_LEASES;
 use crate::queue::apply::submissions_limit;
 use crate::queue::command::{Command, Reply};
 use crate::queue::open::{LeaseSocket, OpenQueue, SocketId};
-use crate::queue::outbox::{Closing, Outbox};
+use crate::queue::outbox::{Closing, Outbox, text};
 use crate::queue::record::Phase;
 
 /// A grant that is committed and has to be sent.
@@ -42,7 +42,6 @@ pub(crate) struct WorkerSocket {
 #[derive(Debug)]
 pub(crate) enum Registered {
     Welcome {
-        session: u64,
         revoked: Vec<LeaseId>,
     },
     /// Another process with this id is alive.
@@ -104,7 +103,7 @@ impl Service {
             self.workers_changed(queue);
         }
         queue.wake.notify_one();
-        Ok(Registered::Welcome { session, revoked })
+        Ok(Registered::Welcome { revoked })
     }
 
     /// Tells of the workers; those who asked for it hear at most once a second, by the queue's own task.
@@ -213,7 +212,7 @@ impl Service {
         {
             socket.full = true;
         }
-        let command = Command::Decline { lease: lease_id, worker: worker.clone(), retry };
+        let command = Command::Decline { lease: lease_id, worker: worker.clone() };
         Ok(!matches!(self.execute(queue, &command).await?, Reply::NotCurrent))
     }
 
@@ -278,12 +277,20 @@ impl Service {
         step: &LogStep,
         from: Option<u64>,
         lines: Vec<LogLine>,
-    ) -> Result<bool, Error> {
-        let any = self.logs.append(run, step, from, lines).await?;
-        if any {
+    ) -> Result<(), Error> {
+        let fresh = self.logs.append(run, step, from, lines).await?;
+        if !fresh.is_empty() {
             queue.has_lines(job);
+            let old_clients: Vec<_> = queue.sockets().old_clients.values().cloned().collect();
+            if !old_clients.is_empty() {
+                let lines = LogLines { job_id: job.clone(), step: step.clone(), logs: fresh, from: None };
+                let text = text(&RelayMessage::JobStatusPayload(lines));
+                for outbox in old_clients {
+                    outbox.push_if_room(&text);
+                }
+            }
         }
-        Ok(any)
+        Ok(())
     }
 }
 

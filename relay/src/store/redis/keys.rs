@@ -1,0 +1,156 @@
+//! Names of keys, and of members in them.
+//!
+//! All that one commit touches has the queue's digest as its hash tag, so that it lies on one slot of a Cluster.
+//! Documents, logs and the index of queues with something due stand outside: they are set once, append only, or
+//! hints. No key holds the name of a queue.
+
+use dockframe_shared::ids::hex;
+use dockframe_shared::{JobId, LeaseId, QueueDigest, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use crate::queue::command::Due;
+use crate::queue::view::Key;
+use crate::store::names::{due_kind, due_letter, key_of, name_of};
+use crate::store::{DocumentKey, DueEntry};
+
+/// What is kept of the store as a whole.
+pub(super) const FORMAT: &str = "dockframe:format";
+pub(super) const EPOCH: &str = "dockframe:epoch";
+
+/// Parts of the index of queues with something due.
+pub(super) const BUCKETS: u8 = 16;
+
+const MINUTE: i64 = 60_000;
+
+pub(super) fn queue(queue: QueueDigest, what: &str) -> String {
+    format!("dockframe:{{{}}}:{what}", queue.to_hex())
+}
+
+pub(super) fn live(digest: QueueDigest) -> String {
+    queue(digest, "live")
+}
+
+pub(super) fn due(digest: QueueDigest) -> String {
+    queue(digest, "due")
+}
+
+pub(super) fn count(digest: QueueDigest) -> String {
+    queue(digest, "count")
+}
+
+pub(super) fn entry(digest: QueueDigest, name: &str) -> String {
+    queue(digest, &format!("e:{name}"))
+}
+
+const CHANNEL: &str = "dockframe:news:";
+
+pub(super) fn channel(queue: QueueDigest) -> String {
+    format!("{CHANNEL}{{{}}}", queue.to_hex())
+}
+
+pub(super) fn queue_of_channel(channel: &str) -> Option<QueueDigest> {
+    digest_of(channel.strip_prefix(CHANNEL)?.strip_prefix('{')?.strip_suffix('}')?)
+}
+
+fn digest_of(text: &str) -> Option<QueueDigest> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(QueueDigest::from_bytes(bytes))
+}
+
+/// A key of a queue as a member of its index, and in messages.
+pub(super) fn member(key: &Key) -> String {
+    let (kind, name) = name_of(key);
+    format!("{}{name}", kind as char)
+}
+
+pub(super) fn key_of_member(member: &[u8]) -> Option<Key> {
+    let (kind, name) = member.split_first()?;
+    key_of(*kind, std::str::from_utf8(name).ok()?)
+}
+
+pub(super) fn due_member(due: &Due) -> String {
+    // The time is part of the name: two looks at one job at two times are two entries.
+    format!("{}{}:{}", due_letter(due.what) as char, due.at.as_millis(), due.job)
+}
+
+pub(super) fn due_of_member(queue: QueueDigest, member: &[u8]) -> Option<DueEntry> {
+    let (kind, rest) = member.split_first()?;
+    let (at, job) = std::str::from_utf8(rest).ok()?.split_once(':')?;
+    let at = Timestamp::from_millis(at.parse().ok()?);
+    Some(DueEntry { queue, due: Due { at, what: due_kind(*kind)?, job: JobId::new(job).ok()? } })
+}
+
+pub(super) fn bucket(number: u8) -> String {
+    format!("dockframe:due:{number:x}")
+}
+
+pub(super) fn bucket_of(queue: QueueDigest) -> String {
+    bucket(queue.as_bytes()[0] >> 4)
+}
+
+/// A minute in which something is due in a queue: one member of the index.
+pub(super) fn minute(queue: QueueDigest, at: Timestamp) -> (i64, String) {
+    let at = at.as_millis().max(0);
+    (at, format!("{}:{}", queue.to_hex(), at / MINUTE))
+}
+
+/// The queue of such a member, and when it may be forgotten if nothing is due any more: a minute after its end. A
+/// commit that counts on it reaches the server long before, or is refused ([`super::MOST_LATE_MS`]).
+pub(super) fn queue_of_minute(member: &str) -> Option<(QueueDigest, Timestamp)> {
+    let (queue, minute) = member.split_once(':')?;
+    let minute: i64 = minute.parse().ok()?;
+    Some((digest_of(queue)?, Timestamp::from_millis((minute + 2).saturating_mul(MINUTE))))
+}
+
+/// A run as part of a key: of one length, whatever characters are in it.
+fn of_run(run: &LeaseId) -> String {
+    hex(&Sha256::digest(run.as_str().as_bytes()))
+}
+
+pub(super) fn document(key: &DocumentKey) -> String {
+    match key {
+        DocumentKey::Definition(job) => format!("dockframe:def:{job}"),
+        DocumentKey::OwnDefinition(of, job) => queue(*of, &format!("def:{job}")),
+        DocumentKey::Result(run) => format!("dockframe:result:{}", of_run(run)),
+        DocumentKey::Shared(job) => format!("dockframe:shared:{job}"),
+        DocumentKey::Home(job) => format!("dockframe:home:{job}"),
+    }
+}
+
+/// The lines of a log, and their numbers.
+pub(super) fn log(run: &LeaseId, kind: &str) -> (String, String) {
+    let run = of_run(run);
+    (format!("dockframe:log:{{{run}}}:{kind}"), format!("dockframe:log:{{{run}}}:{kind}:numbers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use dockframe_shared::QueueKey;
+
+    use super::*;
+    use crate::queue::command::DueKind;
+
+    #[test]
+    fn names_are_read_back_as_they_were() {
+        let digest = QueueKey::new("secret").unwrap().digest();
+        assert_eq!(queue_of_channel(&channel(digest)), Some(digest));
+        let due = Due {
+            at: Timestamp::from_millis(119_999),
+            what: DueKind::Share,
+            job: JobId::new("odd:id with: colons").unwrap(),
+        };
+        let read = due_of_member(digest, due_member(&due).as_bytes()).unwrap();
+        assert_eq!(read, DueEntry { queue: digest, due });
+        let (score, member) = minute(digest, Timestamp::from_millis(119_999));
+        assert_eq!(score, 119_999);
+        assert_eq!(queue_of_minute(&member), Some((digest, Timestamp::from_millis(180_000))));
+        let key = Key::Run(LeaseId::new("lease").unwrap());
+        assert_eq!(key_of_member(member(&key).as_bytes()), Some(key));
+    }
+}

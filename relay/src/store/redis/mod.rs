@@ -1,0 +1,515 @@
+//! The store of several relays: a Redis server (7 or newer), or one that speaks as it does.
+//!
+//! A commit is one script on the keys of one queue; the server's clock decides what time it is. Whatever one relay
+//! commits is published by the same script, so that the others hear of it ([`super::news`]).
+//!
+//! What lies here: records and all else of queues, definitions, results of any size, shared results, log lines. What
+//! does not: uploaded files. They stay where `--blobs` says, which all relays of one server must share (a common
+//! folder).
+//!
+//! What stands outside a queue's slot cannot be part of its script. Documents are set before it, offers after it;
+//! and before it, too, the index learns in which minute something will be due in the queue. That minute is
+//! forgotten only when it is long over and nothing is due: a commit still on its way then is refused, by the time of
+//! its decision ([`MOST_LATE_MS`]). So a due entry may be early or idle, never missing.
+//!
+//! Nothing is acknowledged that the server has not confirmed. A commit without an answer may have been made or not:
+//! it fails, and its queue is read again.
+
+mod keys;
+mod logs;
+mod message;
+mod script;
+mod server;
+mod subscriber;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dockframe_shared::{QueueDigest, Timestamp};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, FromRedisValue, Pipeline, RedisResult, Script, Value, cmd, pipe};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::script::{COMMIT, DUE, REMOVE, call, send};
+use self::subscriber::{Ask, Subscriber};
+use super::news::{News, Notice, Others};
+use super::{ANY_REVISION, Commit, Committed, DocumentKey, DueEntry, Store, StoreError, Stored};
+use crate::clock::Clock;
+use crate::queue::view::Key;
+
+pub(crate) use self::logs::RedisLogs;
+
+const FORMAT: u32 = 1;
+/// A commit is refused when its decision was made so long before, or after, the server's time.
+const MOST_LATE_MS: i64 = 5_000;
+/// Longer than that: so what was not answered in time is not done later either.
+const ANSWER: Duration = Duration::from_secs(7);
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long whoever opens a queue waits for its news to come.
+const SUBSCRIBE: Duration = Duration::from_secs(5);
+/// News that wait to be dealt with; where there are more, queues are read again.
+const NEWS: usize = 1 << 14;
+/// Longer values are not published but read by those who need them.
+const LONGEST_PUBLISHED: usize = 64 << 10;
+/// Entries read at once.
+const PAGE: usize = 500;
+
+/// Why the server cannot be used. Each says what to do. No address in it shows a password.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenRedisError {
+    #[error("this is no address of a Redis server: use redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]")]
+    Address(#[source] redis::RedisError),
+    #[error("this relay cannot speak TLS to Redis yet: use redis://, over a network that is safe")]
+    Tls,
+    #[error("the Redis server at {server} cannot be used: {source}")]
+    Server { server: String, source: redis::RedisError },
+    #[error("the Redis server at {server} has version {version}, and version 7 is needed: upgrade it")]
+    Old { server: String, version: String },
+    #[error("the Redis server at {server} holds the format {found}, and this program reads up to {FORMAT}: use a newer dockframe")]
+    Newer { server: String, found: String },
+}
+
+pub(crate) struct RedisStore {
+    connection: ConnectionManager,
+    clock: Clock,
+    epoch: String,
+    /// Who this process is among others.
+    process: String,
+    asks: mpsc::UnboundedSender<Ask>,
+    news: Mutex<Option<mpsc::Receiver<News>>>,
+    _subscriber: AbortOnDropHandle<()>,
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisStore").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+impl RedisStore {
+    /// Connects, and says in the log what the server's configuration may lose.
+    pub(crate) async fn open(address: &str) -> Result<Self, OpenRedisError> {
+        if address.starts_with("rediss:") {
+            return Err(OpenRedisError::Tls);
+        }
+        let client = Client::open(address).map_err(OpenRedisError::Address)?;
+        let server = client.get_connection_info().addr().to_string();
+        let of_server = |source| OpenRedisError::Server { server: server.clone(), source };
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(ANSWER))
+            .set_min_delay(Duration::from_millis(50))
+            .set_max_delay(Duration::from_secs(2))
+            .set_number_of_retries(3);
+        let connection =
+            ConnectionManager::new_with_config(client.clone(), config).await.map_err(of_server)?;
+        let found = server::Server::ask(&connection).await.map_err(of_server)?;
+        if !found.is_recent() {
+            return Err(OpenRedisError::Old { server, version: found.version });
+        }
+        let epoch = prepare(&connection).await.map_err(of_server)?.map_err(|found| {
+            OpenRedisError::Newer { server: server.clone(), found }
+        })?;
+        tracing::info!(
+            server,
+            version = found.version,
+            "queues, results and logs are kept in Redis; uploaded files are not: all relays of this server must \
+             share the folder of --blobs"
+        );
+        for loss in found.losses() {
+            tracing::info!(server, "{loss}");
+        }
+        let process = uuid::Uuid::new_v4().simple().to_string();
+        let (asks, asked) = mpsc::unbounded_channel();
+        let (told, news) = mpsc::channel(NEWS);
+        let subscriber = Subscriber { client, process: process.clone(), asks: asked, news: told };
+        let store = Self {
+            connection,
+            clock: Clock::start(),
+            epoch,
+            process,
+            asks,
+            news: Mutex::new(Some(news)),
+            _subscriber: AbortOnDropHandle::new(tokio::spawn(subscriber.run())),
+        };
+        store.set_clock().await.map_err(of_server)?;
+        Ok(store)
+    }
+
+    /// The logs that are kept on the same server.
+    pub(crate) fn logs(&self) -> RedisLogs {
+        RedisLogs::new(self.connection.clone())
+    }
+
+    async fn set_clock(&self) -> RedisResult<()> {
+        let sent = Instant::now();
+        let (seconds, micros): (i64, i64) = self.ask(cmd("TIME")).await?;
+        self.clock.learn(Timestamp::from_millis(seconds * 1000 + micros / 1000), sent);
+        Ok(())
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: redis::Cmd) -> RedisResult<T> {
+        command.query_async(&mut self.connection.clone()).await
+    }
+
+    async fn send<T: FromRedisValue>(&self, pipeline: &Pipeline, script: &Script) -> RedisResult<T> {
+        send(&self.connection, pipeline, script).await
+    }
+
+    async fn make(&self, commit: Commit) -> Result<Committed, StoreError> {
+        let mut pipeline = pipe();
+        for (key, bytes) in &commit.documents {
+            pipeline.cmd("SET").arg(keys::document(key)).arg(bytes).arg("NX").ignore();
+        }
+        let now = self.clock.now();
+        let minutes: BTreeMap<String, i64> = commit.due.iter().rev().fold(BTreeMap::new(), |mut all, due| {
+            // Never a minute that is over: it may be forgotten at any moment.
+            let (score, member) = keys::minute(commit.queue, due.at.max(now));
+            let first = all.entry(member).or_insert(score);
+            *first = score.min(*first);
+            all
+        });
+        if !minutes.is_empty() {
+            let index = pipeline.cmd("ZADD").arg(keys::bucket_of(commit.queue)).arg("LT");
+            for (member, score) in minutes {
+                index.arg(score).arg(member);
+            }
+            index.ignore();
+        }
+        pipeline.add_command(self.commit_call(&commit, now));
+        let sent = Instant::now();
+        let (answer,): (Value,) = self.send(&pipeline, &COMMIT).await.map_err(unavailable)?;
+        let Value::Array(answer) = answer else { return Err(odd_answer()) };
+        let mut answer = answer.into_iter();
+        let (Some(outcome), Some(time)) = (answer.next(), answer.next()) else { return Err(odd_answer()) };
+        let time: i64 = redis::from_redis_value(time).map_err(|_| odd_answer())?;
+        self.clock.learn(Timestamp::from_millis(time), sent);
+        match redis::from_redis_value::<String>(outcome).as_deref() {
+            Ok("ok") => {
+                self.offer(&commit.offers).await;
+                Ok(Committed::Ok)
+            }
+            // The clock is right by now: decided anew, it is another commit.
+            Ok("late") => Ok(Committed::Conflict(Vec::new())),
+            Ok("conflict") => {
+                let clash = answer.next().ok_or_else(odd_answer)?;
+                conflicts(&commit, clash)
+            }
+            _ => Err(odd_answer()),
+        }
+    }
+
+    fn commit_call(&self, commit: &Commit, now: Timestamp) -> redis::Cmd {
+        let Commit { queue, writes, due, done, .. } = commit;
+        let mut keys = vec![keys::live(*queue), keys::due(*queue), keys::count(*queue)];
+        let members: Vec<String> = writes.iter().map(|write| keys::member(&write.key)).collect();
+        keys.extend(members.iter().map(|member| keys::entry(*queue, member)));
+        let mut call = call(&COMMIT, &keys);
+        call.arg(commit.at.unwrap_or(now).as_millis())
+            .arg(MOST_LATE_MS)
+            .arg(keys::channel(*queue))
+            .arg(&self.process)
+            .arg(LONGEST_PUBLISHED)
+            .arg(writes.len())
+            .arg(done.len())
+            .arg(due.len());
+        for (write, member) in writes.iter().zip(&members) {
+            call.arg(member);
+            if write.expected == ANY_REVISION { call.arg("") } else { call.arg(write.expected) };
+            let state = match (&write.bytes, write.live) {
+                (None, _) => "gone",
+                (Some(_), true) => "live",
+                (Some(_), false) => "kept",
+            };
+            call.arg(write.revision).arg(state).arg(write.bytes.as_deref().unwrap_or_default());
+        }
+        for done in done {
+            call.arg(keys::due_member(done));
+        }
+        for new in due {
+            call.arg(new.at.as_millis()).arg(keys::due_member(new));
+        }
+        call
+    }
+
+    /// The commit is made: what follows from it is not its failure. A due entry repeats it.
+    async fn offer(&self, offers: &[(DocumentKey, Vec<u8>)]) {
+        for (key, bytes) in offers {
+            let mut set = cmd("SET");
+            set.arg(keys::document(key)).arg(bytes).arg("NX");
+            if let Err(error) = self.ask::<Value>(set).await {
+                tracing::warn!(%error, "a result is offered to other queues a little later");
+            }
+        }
+    }
+
+    async fn read_live(&self, queue: QueueDigest) -> RedisResult<Vec<(Key, Stored)>> {
+        let mut found = Vec::new();
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = cmd("SSCAN");
+            scan.arg(keys::live(queue)).arg(cursor).arg("COUNT").arg(PAGE);
+            let (next, members): (u64, Vec<Vec<u8>>) = self.ask(scan).await?;
+            let named: Vec<Key> = members.iter().filter_map(|member| keys::key_of_member(member)).collect();
+            for (key, entry) in self.read_all(queue, &named).await? {
+                // What left the list while it was read is not live any more. What came meanwhile is told as news.
+                if let Some((stored, true)) = entry {
+                    found.push((key, stored));
+                }
+            }
+            if next == 0 {
+                // A scan may name a member twice.
+                found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                found.dedup_by(|(a, _), (b, _)| a == b);
+                return Ok(found);
+            }
+            cursor = next;
+        }
+    }
+
+    async fn read_all(
+        &self,
+        queue: QueueDigest,
+        named: &[Key],
+    ) -> RedisResult<Vec<(Key, Option<(Stored, bool)>)>> {
+        if named.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = pipe();
+        for key in named {
+            pipeline.cmd("HMGET").arg(keys::entry(queue, &keys::member(key))).arg(&["r", "v", "l"]);
+        }
+        let entries: Vec<(Option<u64>, Option<Vec<u8>>, Option<String>)> =
+            pipeline.query_async(&mut self.connection.clone()).await?;
+        let entry = |(revision, bytes, live): (Option<u64>, Option<Vec<u8>>, Option<String>)| {
+            Some((Stored { revision: revision?, bytes: bytes? }, live.as_deref() == Some("1")))
+        };
+        Ok(named.iter().cloned().zip(entries.into_iter().map(entry)).collect())
+    }
+
+    async fn read_due(&self, until: Timestamp, limit: usize) -> RedisResult<Vec<DueEntry>> {
+        let mut queues = BTreeMap::<QueueDigest, Vec<(u8, String, Timestamp)>>::new();
+        let mut pipeline = pipe();
+        for bucket in 0..keys::BUCKETS {
+            pipeline.cmd("ZRANGEBYSCORE").arg(keys::bucket(bucket)).arg("-inf").arg(until.as_millis());
+        }
+        let buckets: Vec<Vec<String>> = pipeline.query_async(&mut self.connection.clone()).await?;
+        for (bucket, members) in (0..).zip(buckets) {
+            for member in members {
+                if let Some((queue, over)) = keys::queue_of_minute(&member) {
+                    queues.entry(queue).or_default().push((bucket, member, over));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        let mut forgotten = pipe();
+        let names: Vec<QueueDigest> = queues.keys().copied().collect();
+        for some in names.chunks(PAGE) {
+            let mut pipeline = pipe();
+            for queue in some {
+                let mut call = call(&DUE, &[keys::due(*queue)]);
+                call.arg(until.as_millis()).arg(limit);
+                pipeline.add_command(call);
+            }
+            let sent = Instant::now();
+            let answers: Vec<(i64, Vec<(Vec<u8>, f64)>)> = self.send(&pipeline, &DUE).await?;
+            for (queue, (now, due)) in some.iter().zip(answers) {
+                let now = Timestamp::from_millis(now);
+                self.clock.learn(now, sent);
+                if due.is_empty() {
+                    for (bucket, member, over) in queues.get(queue).into_iter().flatten() {
+                        if now >= *over {
+                            forgotten.cmd("ZREM").arg(keys::bucket(*bucket)).arg(member).ignore();
+                        }
+                    }
+                }
+                found.extend(due.iter().filter_map(|(member, _)| keys::due_of_member(*queue, member)));
+            }
+        }
+        if !forgotten.is_empty() {
+            let () = forgotten.query_async(&mut self.connection.clone()).await?;
+        }
+        found.sort_unstable_by(|a, b| (&a.due, a.queue).cmp(&(&b.due, b.queue)));
+        found.truncate(limit);
+        Ok(found)
+    }
+}
+
+/// Checks the format, and gives the store its epoch. The inner error is a format of a newer program.
+async fn prepare(connection: &ConnectionManager) -> RedisResult<Result<String, String>> {
+    let set_once = async |key: &str, value: &str| -> RedisResult<String> {
+        let mut set = cmd("SET");
+        set.arg(key).arg(value).arg("NX").arg("GET");
+        let known: Option<String> = set.query_async(&mut connection.clone()).await?;
+        Ok(known.unwrap_or_else(|| value.to_owned()))
+    };
+    let found = set_once(keys::FORMAT, &FORMAT.to_string()).await?;
+    if found.parse::<u32>().is_ok_and(|found| found <= FORMAT) {
+        let epoch = set_once(keys::EPOCH, &uuid::Uuid::new_v4().simple().to_string()).await?;
+        return Ok(Ok(epoch));
+    }
+    Ok(Err(found))
+}
+
+/// What is there instead of what was expected: position of the write, revision, value, and so on.
+fn conflicts(commit: &Commit, clash: Value) -> Result<Committed, StoreError> {
+    let Value::Array(clash) = clash else { return Err(odd_answer()) };
+    let mut fresh = Vec::new();
+    for one in clash.chunks(3) {
+        let (at, revision, bytes): (usize, u64, Vec<u8>) =
+            redis::from_redis_value(Value::Array(one.to_vec())).map_err(|_| odd_answer())?;
+        let key = commit.writes.get(at).ok_or_else(odd_answer)?.key.clone();
+        fresh.push((key, (revision > 0).then_some(Stored { revision, bytes })));
+    }
+    Ok(Committed::Conflict(fresh))
+}
+
+fn unavailable(error: redis::RedisError) -> StoreError {
+    StoreError::Unavailable(Box::new(error))
+}
+
+fn odd_answer() -> StoreError {
+    StoreError::Corrupt("the server answered a script in a way that is not ours".to_owned())
+}
+
+impl Store for RedisStore {
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        self.make(commit).boxed()
+    }
+
+    fn read(&self, queue: QueueDigest, key: Key) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        async move {
+            let found = self.read_all(queue, &[key]).await.map_err(unavailable)?;
+            Ok(found.into_iter().next().and_then(|(_, entry)| entry).map(|(stored, _)| stored))
+        }
+        .boxed()
+    }
+
+    fn live(&self, queue: QueueDigest) -> BoxFuture<'_, Result<Vec<(Key, Stored)>, StoreError>> {
+        async move { self.read_live(queue).await.map_err(unavailable) }.boxed()
+    }
+
+    fn due(&self, until: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<DueEntry>, StoreError>> {
+        async move { self.read_due(until, limit).await.map_err(unavailable) }.boxed()
+    }
+
+    fn document(&self, key: DocumentKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        async move {
+            let mut get = cmd("GET");
+            get.arg(keys::document(&key));
+            self.ask(get).await.map_err(unavailable)
+        }
+        .boxed()
+    }
+
+    fn set_document(
+        &self,
+        key: DocumentKey,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
+        async move {
+            let mut set = cmd("SET");
+            set.arg(keys::document(&key)).arg(&bytes).arg("NX").arg("GET");
+            let known: Option<Vec<u8>> = self.ask(set).await.map_err(unavailable)?;
+            Ok(known.unwrap_or(bytes))
+        }
+        .boxed()
+    }
+
+    fn remove_document(
+        &self,
+        key: DocumentKey,
+        only: Option<Vec<u8>>,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async move {
+            let key = keys::document(&key);
+            let Some(only) = only else {
+                let mut remove = cmd("DEL");
+                remove.arg(key);
+                return self.ask(remove).await.map_err(unavailable);
+            };
+            let mut pipeline = pipe();
+            let mut call = call(&REMOVE, &[key]);
+            call.arg(only);
+            pipeline.add_command(call);
+            let (removed,): (bool,) = self.send(&pipeline, &REMOVE).await.map_err(unavailable)?;
+            Ok(removed)
+        }
+        .boxed()
+    }
+
+    fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    fn longest_result(&self) -> usize {
+        usize::MAX
+    }
+
+    fn others(&self) -> Option<&dyn Others> {
+        Some(self)
+    }
+}
+
+impl Others for RedisStore {
+    fn subscribe(&self, queue: QueueDigest) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            let (answer, answered) = oneshot::channel();
+            let away = || StoreError::Unavailable("no news of other relays come".into());
+            self.asks.send(Ask::Subscribe(queue, answer)).map_err(|_| away())?;
+            match tokio::time::timeout(SUBSCRIBE, answered).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(away()),
+            }
+        }
+        .boxed()
+    }
+
+    fn unsubscribe(&self, queue: QueueDigest) {
+        // Without a subscriber there is nothing to let go of.
+        drop(self.asks.send(Ask::Unsubscribe(queue)));
+    }
+
+    fn news(&self) -> Option<mpsc::Receiver<News>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn counts(&self, queues: Vec<QueueDigest>) -> BoxFuture<'_, Result<Vec<u64>, StoreError>> {
+        async move {
+            if queues.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut pipeline = pipe();
+            for queue in queues {
+                pipeline.cmd("GET").arg(keys::count(queue));
+            }
+            let counts: Vec<Option<u64>> =
+                pipeline.query_async(&mut self.connection.clone()).await.map_err(unavailable)?;
+            Ok(counts.into_iter().map(Option::unwrap_or_default).collect())
+        }
+        .boxed()
+    }
+
+    fn tell(&self, queue: QueueDigest, notice: Notice) -> BoxFuture<'_, ()> {
+        async move {
+            let mut publish = cmd("PUBLISH");
+            publish.arg(keys::channel(queue)).arg(message::notice(&self.process, &notice));
+            if let Err(error) = self.ask::<Value>(publish).await {
+                tracing::debug!(%error, "other relays could not be told");
+            }
+        }
+        .boxed()
+    }
+}
+
+
+#[cfg(test)]
+mod tests;

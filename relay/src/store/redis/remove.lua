@@ -1,0 +1,7 @@
+-- Takes a document away if it is still this one.
+--
+-- KEYS  the document    ARGV  1 its value
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
