@@ -131,5 +131,5 @@ pub(crate) fn now() -> u64 {
 /// The id that a definition has by its content (`jobs-and-states` 2).
 pub(crate) fn job_id(definition: &Value) -> anyhow::Result<String> {
     let definition: dockframe_shared::job::Definition = serde_json::from_value(definition.clone())?;
-    Ok(dockframe_shared::job::job_id(&definition).to_string())
+    Ok(dockframe_shared::job::digest::job_id(&definition).to_string())
 }

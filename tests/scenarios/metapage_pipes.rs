@@ -72,7 +72,7 @@ fn inputs_that_the_host_holds_before_the_handshake_are_in_the_only_job() {
             .await?;
 
         metapage.says("ours", "OutputsUpdate").await?;
-        metapage.output_is("ours", "b.txt", &json!("data:application/octet-stream;base64,ZWFybHk=")).await?;
+        metapage.output_is("ours", "b.txt", &json!({ "type": "base64", "value": "ZWFybHk=" })).await?;
         let jobs = relay.client()?.jobs(scenario.queue()).await?;
         assert_eq!(jobs.as_object().map(serde_json::Map::len), Some(1), "one job, with the inputs: {jobs:#}");
         Ok(())

@@ -55,7 +55,7 @@ where
         let body = AssertUnwindSafe(tokio::time::timeout(LIMIT, body(scenario.clone()))).catch_unwind();
         let failure = match body.await {
             Ok(Ok(Ok(()))) => None,
-            Ok(Ok(Err(error))) => Some(format!("{error:?}")),
+            Ok(Ok(Err(error))) => Some(format!("{error:#}")),
             Ok(Err(_)) => Some(format!("it did not end within {LIMIT:?}")),
             Err(panic) => Some(message(&*panic)),
         };
@@ -64,7 +64,7 @@ where
             Some(failure) => Some(scenario.keep(&failure).await),
         };
         let closed = scenario.close().await;
-        report.or_else(|| closed.err().map(|error| format!("{name} did not close well: {error:?}")))
+        report.or_else(|| closed.err().map(|error| format!("{name} did not close well: {error:#}")))
     });
     drop(runtime);
     if let Some(report) = report {

@@ -10,7 +10,12 @@ use crate::wait;
 
 /// The visible buttons whose text or label is the argument.
 const BUTTON: &str = r"
-    const name = (element) => (element.getAttribute('aria-label') ?? element.innerText).trim();
+    const words = (element) => {
+      const copy = element.cloneNode(true);
+      copy.querySelectorAll('[aria-hidden=true]').forEach((decoration) => decoration.remove());
+      return copy.textContent;
+    };
+    const name = (element) => (element.getAttribute('aria-label') ?? words(element)).trim();
     const shown = (element) => element.getClientRects().length > 0;
     return [...document.querySelectorAll('button')].find((e) => name(e) === arguments[0] && shown(e)) ?? null;
 ";
