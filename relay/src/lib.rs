@@ -20,12 +20,15 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::blobs::{Blobs, Documents, LogStore};
+use crate::blobs::{Blobs, Documents, LogStore, Logs};
 pub use crate::config::{BadAddress, BlobAddress, Config, StoreAddress};
 use crate::page::Page;
 use crate::queue::service::{Service, Settings};
+use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 pub use crate::store::embedded::OpenStoreError;
+pub use crate::store::redis::OpenRedisError;
+use crate::store::redis::RedisStore;
 
 /// How the relay names itself to its peers.
 const NAME: &str = concat!("dockframe/", env!("CARGO_PKG_VERSION"));
@@ -35,8 +38,8 @@ const NAME: &str = concat!("dockframe/", env!("CARGO_PKG_VERSION"));
 pub enum OpenError {
     #[error("{0}")]
     Store(#[from] OpenStoreError),
-    #[error("this relay cannot keep queues in Redis yet: use --store embedded:FOLDER")]
-    NoRedis,
+    #[error("{0}")]
+    Redis(#[from] OpenRedisError),
     #[error("this relay cannot keep files in S3 yet: use --blobs file:FOLDER")]
     NoS3,
     #[error("cannot use the folder for files, {path}: {source}")]
@@ -62,29 +65,33 @@ impl Relay {
     /// # Errors
     /// A store or folder that cannot be used, is used by another relay, or is of a newer program.
     pub async fn open(config: Config, page: Page) -> Result<Self, OpenError> {
-        let folder = match &config.store {
-            StoreAddress::Embedded(folder) => folder.clone(),
-            StoreAddress::Redis(_) => return Err(OpenError::NoRedis),
-        };
         let files = match &config.blobs {
             BlobAddress::Directory(files) => files.clone(),
             BlobAddress::S3(_) => return Err(OpenError::NoS3),
         };
         let limit = config.max_blob_bytes;
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = blocking(move || {
             let of_files = |source| OpenError::Files { path: files.display().to_string(), source };
             let blobs = Blobs::open(&files, limit).map_err(of_files)?;
             let documents = Documents::open(&files).map_err(of_files)?;
             let logs = LogStore::open(&files).map_err(of_files)?;
-            let store = EmbeddedStore::open(&folder)?;
-            Ok::<_, OpenError>((store, blobs, documents, logs))
+            Ok::<_, OpenError>((blobs, documents, logs))
         });
-        let (store, blobs, documents, logs) = match opened.await {
-            Ok(opened) => opened?,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        let (blobs, documents, files) = opened.await?;
+        let (store, logs): (Arc<dyn Store>, Box<dyn Logs>) = match config.store {
+            StoreAddress::Embedded(folder) => {
+                let store = blocking(move || EmbeddedStore::open(&folder)).await?;
+                (Arc::new(store), Box::new(files))
+            }
+            // What all relays of a server must read lies on the server.
+            StoreAddress::Redis(address) => {
+                let store = RedisStore::open(&address).await?;
+                let logs = store.logs();
+                (Arc::new(store), Box::new(logs))
+            }
         };
         let settings = Settings { shared_results: config.shared_results };
-        let service = Service::new(Arc::new(store), blobs, documents, logs, settings);
+        let service = Service::new(store, blobs, documents, logs, settings);
         let app = http::App { service: Arc::new(service), page, public_url: config.public_url };
         Ok(Self { app: Arc::new(app) })
     }
@@ -108,5 +115,13 @@ impl Relay {
         service.tasks().close();
         service.tasks().wait().await;
         served.map_err(ServeError::Listen)
+    }
+}
+
+/// Work on files, where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }

@@ -12,10 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dockframe_shared::LeaseId;
 use dockframe_shared::job::LogLine;
 use dockframe_shared::protocol::{LogKind, LogStep};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::fs;
 use tokio::io::AsyncWriteExt as _;
 
 use super::documents::file_name;
+use super::{LogError, Logs};
 use crate::limits::{MAX_LINE_BYTES, MAX_LOG_LINES, cut};
 
 /// Lines in one file.
@@ -101,9 +104,7 @@ impl LogStore {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends lines of which the first has the number `from`; those already there are left out, and without a
-    /// number all are new. Lines beyond a gap are taken as the next ones. What was new.
-    pub(crate) async fn append(
+    async fn add(
         &self,
         run: &LeaseId,
         step: &LogStep,
@@ -119,8 +120,7 @@ impl LogStore {
         Ok(fresh)
     }
 
-    /// Lines from number `since` on, at most `limit`; those dropped as too old are left out.
-    pub(crate) async fn read(
+    async fn lines(
         &self,
         run: &LeaseId,
         kind: LogKind,
@@ -132,8 +132,7 @@ impl LogStore {
         log.lines(since, limit).await
     }
 
-    /// All lines of a run go.
-    pub(crate) async fn remove(&self, run: &LeaseId) -> std::io::Result<()> {
+    async fn forget(&self, run: &LeaseId) -> std::io::Result<()> {
         {
             let mut opened = self.lock();
             for kind in [LogKind::Build, LogKind::Run] {
@@ -145,6 +144,32 @@ impl LogStore {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+impl Logs for LogStore {
+    fn append<'a>(
+        &'a self,
+        run: &'a LeaseId,
+        step: &'a LogStep,
+        from: Option<u64>,
+        lines: Vec<LogLine>,
+    ) -> BoxFuture<'a, Result<Vec<LogLine>, LogError>> {
+        async move { Ok(self.add(run, step, from, lines).await?) }.boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        run: &'a LeaseId,
+        kind: LogKind,
+        since: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Lines, LogError>> {
+        async move { Ok(self.lines(run, kind, since, limit).await?) }.boxed()
+    }
+
+    fn remove<'a>(&'a self, run: &'a LeaseId) -> BoxFuture<'a, Result<(), LogError>> {
+        async move { Ok(self.forget(run).await?) }.boxed()
     }
 }
 

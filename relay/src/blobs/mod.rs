@@ -8,3 +8,46 @@ mod logs;
 pub(crate) use documents::Documents;
 pub(crate) use files::{BlobKey, Blobs, PutError};
 pub(crate) use logs::{Lines, LogStore};
+
+use dockframe_shared::LeaseId;
+use dockframe_shared::job::LogLine;
+use dockframe_shared::protocol::{LogKind, LogStep};
+use futures_util::future::BoxFuture;
+
+use crate::store::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error("cannot use the files of the logs")]
+    Files(#[from] std::io::Error),
+    #[error("cannot use the store of the logs")]
+    Store(#[source] StoreError),
+}
+
+/// The log lines of runs: in files, or in a store that several relays share.
+///
+/// A line is appended before anybody hears of it, and every reader pulls by number: nobody can miss a line that
+/// another saw.
+pub(crate) trait Logs: Send + Sync + std::fmt::Debug {
+    /// Appends lines of which the first has the number `from`; those already there are left out, and without a
+    /// number all are new. Lines beyond a gap are taken as the next ones. What was new.
+    fn append<'a>(
+        &'a self,
+        run: &'a LeaseId,
+        step: &'a LogStep,
+        from: Option<u64>,
+        lines: Vec<LogLine>,
+    ) -> BoxFuture<'a, Result<Vec<LogLine>, LogError>>;
+
+    /// Lines from number `since` on, at most `limit`; those dropped as too old are left out.
+    fn read<'a>(
+        &'a self,
+        run: &'a LeaseId,
+        kind: LogKind,
+        since: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Lines, LogError>>;
+
+    /// All lines of a run go.
+    fn remove<'a>(&'a self, run: &'a LeaseId) -> BoxFuture<'a, Result<(), LogError>>;
+}

@@ -27,7 +27,7 @@ use super::open::OpenQueue;
 use super::record::{Outcome, Phase, Record, Source};
 use super::timing;
 use super::view::{Entry, Key, Need, Versioned};
-use crate::blobs::{Blobs, Documents, LogStore};
+use crate::blobs::{Blobs, Documents, LogError, Logs};
 use crate::clock::Clock;
 use crate::store::codec::{decode, decode_entry, encode, encode_entry};
 use crate::store::{ANY_REVISION, Commit, Committed, DocumentKey, Store, StoreError, StoreWrite};
@@ -52,6 +52,15 @@ pub(crate) enum Error {
     Overtaken,
 }
 
+impl From<LogError> for Error {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Files(error) => Self::Files(error),
+            LogError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 /// How the relay treats its queues.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -63,7 +72,7 @@ pub(crate) struct Service {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
     documents: Documents,
-    logs: LogStore,
+    logs: Box<dyn Logs>,
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
     /// Names this process among others: 6 letters and digits.
@@ -123,10 +132,10 @@ impl Service {
         store: Arc<dyn Store>,
         blobs: Blobs,
         documents: Documents,
-        logs: LogStore,
+        logs: Box<dyn Logs>,
         settings: Settings,
     ) -> Self {
-        let clock = Clock::start();
+        let clock = store.clock();
         let healthy_since = AtomicI64::new(clock.now().as_millis());
         let server_id = uuid::Uuid::new_v4().simple().to_string()[..6].to_owned();
         Self {
@@ -250,7 +259,7 @@ impl Service {
                 self.perform(queue, decision.effects).await;
                 return Ok(decision.reply);
             }
-            let commit = self.commit_of(queue, &decision, &with)?;
+            let commit = self.commit_of(queue, now, &decision, &with)?;
             match self.store.commit(commit).await? {
                 Committed::Ok => {
                     let Decision { writes, effects, reply, .. } = decision;
@@ -303,7 +312,13 @@ impl Service {
         looked.insert(key, found);
     }
 
-    fn commit_of(&self, queue: &OpenQueue, decision: &Decision, with: &With) -> Result<Commit, StoreError> {
+    fn commit_of(
+        &self,
+        queue: &OpenQueue,
+        at: Timestamp,
+        decision: &Decision,
+        with: &With,
+    ) -> Result<Commit, StoreError> {
         let mut writes = Vec::with_capacity(decision.writes.len());
         for write in &decision.writes {
             let any = matches!(write.key, Key::Run(_));
@@ -328,6 +343,7 @@ impl Service {
         }
         Ok(Commit {
             queue: queue.digest,
+            at,
             writes,
             due: decision.due.clone(),
             done: with.done.iter().cloned().collect(),
@@ -452,6 +468,7 @@ impl Service {
     pub(crate) async fn forget_due(&self, queue: &OpenQueue, due: Due) -> Result<(), Error> {
         let commit = Commit {
             queue: queue.digest,
+            at: self.now(),
             writes: Vec::new(),
             due: Vec::new(),
             done: vec![due],

@@ -16,6 +16,8 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use tokio::sync::{mpsc, oneshot};
 
 use super::{ANY_REVISION, Commit, Committed, DocumentKey, DueEntry, Store, StoreError, StoreWrite, Stored};
+use crate::clock::Clock;
+use crate::limits::INLINE_RESULT_BYTES;
 use crate::queue::view::Key;
 
 type Bytes = &'static [u8];
@@ -71,6 +73,7 @@ pub(crate) struct EmbeddedStore {
     writer: Option<mpsc::Sender<Job>>,
     thread: Option<std::thread::JoinHandle<()>>,
     epoch: String,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -101,7 +104,7 @@ impl EmbeddedStore {
             .name("store-writer".to_owned())
             .spawn(move || write_all(&shared, jobs))
             .map_err(|source| OpenStoreError::Folder { path, source })?;
-        Ok(Self { database, writer: Some(writer), thread: Some(thread), epoch })
+        Ok(Self { database, writer: Some(writer), thread: Some(thread), epoch, clock: Clock::start() })
     }
 
     async fn ask<T>(
@@ -362,6 +365,14 @@ impl Store for EmbeddedStore {
 
     fn epoch(&self) -> &str {
         &self.epoch
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    fn longest_result(&self) -> usize {
+        INLINE_RESULT_BYTES
     }
 }
 

@@ -9,10 +9,15 @@
 
 pub(crate) mod codec;
 pub(crate) mod embedded;
+mod names;
+pub(crate) mod news;
+pub(crate) mod redis;
 
 use dockframe_shared::{JobId, LeaseId, QueueDigest, Timestamp};
 use futures_util::future::BoxFuture;
 
+use self::news::Others;
+use crate::clock::Clock;
 use crate::queue::command::Due;
 use crate::queue::view::Key;
 
@@ -27,6 +32,9 @@ pub(crate) struct Stored {
 #[derive(Debug, Clone)]
 pub(crate) struct Commit {
     pub queue: QueueDigest,
+    /// When it was decided. A store that cannot be sure to hear of it at once refuses an old one, as a conflict in
+    /// which nothing is named.
+    pub at: Timestamp,
     pub writes: Vec<StoreWrite>,
     /// New due entries.
     pub due: Vec<Due>,
@@ -93,7 +101,7 @@ pub(crate) enum StoreError {
     Corrupt(String),
 }
 
-/// What queues are kept in. A second implementation, on Redis, stands beside the embedded one.
+/// What queues are kept in.
 pub(crate) trait Store: Send + Sync + std::fmt::Debug {
     /// Writes all or nothing; `Ok` once it is durable.
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>>;
@@ -120,4 +128,15 @@ pub(crate) trait Store: Send + Sync + std::fmt::Debug {
 
     /// Random, made with the store: changes when the store was replaced.
     fn epoch(&self) -> &str;
+
+    /// The clock that decides what is due.
+    fn clock(&self) -> Clock;
+
+    /// Results up to so many bytes are kept here, longer ones among the files.
+    fn longest_result(&self) -> usize;
+
+    /// The other relays of this store; `None`: there can be none.
+    fn others(&self) -> Option<&dyn Others> {
+        None
+    }
 }

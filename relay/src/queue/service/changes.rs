@@ -8,7 +8,7 @@ use dockframe_shared::{JobId, LeaseId, Problem};
 use serde_json::Value;
 
 use super::{Error, Service, SharedRecord, With};
-use crate::limits::{INLINE_RESULT_BYTES, MAX_DEFINITION_BYTES, MAX_HOLDERS};
+use crate::limits::{MAX_DEFINITION_BYTES, MAX_HOLDERS};
 use crate::queue::command::{Command, Ending, Reply, SharedAnswer, Submit};
 use crate::queue::open::OpenQueue;
 use crate::queue::record::{EndReason, Holder, Hook, Needs, Outcome, Source};
@@ -163,7 +163,7 @@ impl Service {
     /// Writes the result of a run, small ones with the commit itself.
     pub(super) async fn document_of(&self, run: &LeaseId, finishing: &Finishing) -> Result<With, Error> {
         let document = &finishing.document;
-        if document.len() <= INLINE_RESULT_BYTES {
+        if document.len() <= self.store.longest_result() {
             let documents = match finishing.ending {
                 Ending::Result { .. } => vec![(DocumentKey::Result(run.clone()), document.clone())],
                 Ending::Unreadable(_) => Vec::new(),
@@ -176,7 +176,7 @@ impl Service {
 
     /// A finish that was not recorded leaves nothing behind.
     pub(super) async fn drop_document(&self, run: &LeaseId, finishing: &Finishing) -> Result<(), Error> {
-        if finishing.document.len() > INLINE_RESULT_BYTES {
+        if finishing.document.len() > self.store.longest_result() {
             self.documents.remove(run).await?;
         }
         Ok(())

@@ -1,20 +1,16 @@
 //! Keys of the embedded store as bytes whose order is the order that is wanted.
 
-use dockframe_shared::{JobId, LeaseId, Namespace, QueueDigest, Timestamp, WorkerId};
+use dockframe_shared::{JobId, QueueDigest, Timestamp};
 
-use super::super::{DocumentKey, DueEntry, Stored};
-use crate::queue::command::{Due, DueKind};
+use crate::queue::command::Due;
 use crate::queue::view::Key;
+use crate::store::names::{due_kind, due_letter, key_of, name_of};
+use crate::store::{DocumentKey, DueEntry, Stored};
 
 const DIGEST: usize = 32;
 
 pub(super) fn entry(queue: QueueDigest, key: &Key) -> Vec<u8> {
-    let (kind, name) = match key {
-        Key::Record(job) => (b'j', job.as_str()),
-        Key::Slot(namespace) => (b'n', namespace.as_str()),
-        Key::Worker(worker) => (b'w', worker.as_str()),
-        Key::Run(run) => (b'r', run.as_str()),
-    };
+    let (kind, name) = name_of(key);
     let mut bytes = Vec::with_capacity(DIGEST + 1 + name.len());
     bytes.extend_from_slice(queue.as_bytes());
     bytes.push(kind);
@@ -25,13 +21,7 @@ pub(super) fn entry(queue: QueueDigest, key: &Key) -> Vec<u8> {
 pub(super) fn split_entry(bytes: &[u8]) -> Option<Key> {
     let kind = *bytes.get(DIGEST)?;
     let name = std::str::from_utf8(bytes.get(DIGEST + 1..)?).ok()?;
-    match kind {
-        b'j' => JobId::new(name).ok().map(Key::Record),
-        b'n' => Namespace::new(name).ok().map(Key::Slot),
-        b'w' => WorkerId::new(name).ok().map(Key::Worker),
-        b'r' => LeaseId::new(name).ok().map(Key::Run),
-        _ => None,
-    }
+    key_of(kind, name)
 }
 
 /// From the first to after the last key of a queue.
@@ -61,11 +51,7 @@ fn time(at: Timestamp) -> [u8; 8] {
 pub(super) fn due(queue: QueueDigest, due: &Due) -> Vec<u8> {
     let mut bytes = time(due.at).to_vec();
     bytes.extend_from_slice(queue.as_bytes());
-    bytes.push(match due.what {
-        DueKind::Look => b'l',
-        DueKind::Share => b's',
-        DueKind::Callbacks => b'c',
-    });
+    bytes.push(due_letter(due.what));
     bytes.extend_from_slice(due.job.as_str().as_bytes());
     bytes
 }
@@ -79,12 +65,7 @@ pub(super) fn split_due(bytes: &[u8]) -> Option<DueEntry> {
     let (at, rest) = bytes.split_first_chunk::<8>()?;
     let (queue, rest) = rest.split_first_chunk::<DIGEST>()?;
     let (kind, job) = rest.split_first()?;
-    let what = match kind {
-        b'l' => DueKind::Look,
-        b's' => DueKind::Share,
-        b'c' => DueKind::Callbacks,
-        _ => return None,
-    };
+    let what = due_kind(*kind)?;
     let at = Timestamp::from_millis(i64::try_from(u64::from_be_bytes(*at)).ok()?);
     let job = JobId::new(std::str::from_utf8(job).ok()?).ok()?;
     Some(DueEntry { queue: QueueDigest::from_bytes(*queue), due: Due { at, what, job } })

@@ -15,6 +15,7 @@ fn write(job: &str, expected: u64, revision: u64, bytes: &[u8]) -> StoreWrite {
 fn commit(writes: Vec<StoreWrite>) -> Commit {
     Commit {
         queue: queue(),
+        at: Timestamp::default(),
         writes,
         due: Vec::new(),
         done: Vec::new(),

@@ -209,7 +209,7 @@ impl RedisStore {
         let members: Vec<String> = writes.iter().map(|write| keys::member(&write.key)).collect();
         keys.extend(members.iter().map(|member| keys::entry(*queue, member)));
         let mut call = call(&COMMIT, &keys);
-        call.arg(commit.at.unwrap_or(now).as_millis())
+        call.arg(commit.at.as_millis())
             .arg(MOST_LATE_MS)
             .arg(keys::channel(*queue))
             .arg(&self.process)
