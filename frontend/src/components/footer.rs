@@ -2,44 +2,35 @@
 
 use leptos::prelude::*;
 
+use super::job::{autostart, text_of};
 use super::{Panels, Tab};
 use crate::live::Live;
-use crate::ui::Switch;
+use crate::ui::{dynamic, flag, shown_if};
 
 #[component]
-pub(super) fn Footer() -> impl IntoView {
+pub(super) fn Footer() -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
-    let file = move || live.address.with(|address| address.files().into_iter().next().map(|(name, _)| name));
-    let command = move || {
-        let command = live.definition.with(|definition| {
-            definition.as_ref().and_then(|definition| definition.text("command").map(str::to_owned))
-        });
-        command.unwrap_or_default()
-    };
+    let command = text_of(live, "command");
+    let file = Memo::new(move |_| {
+        live.address.with(|address| address.files().into_iter().next().map(|(name, _)| name))
+    });
     view! {
         <footer class="footer">
             <code class="what" title=command>{command}</code>
-            {move || {
-                file().map(|name| {
-                    view! {
-                        <button type="button" class="link" on:click=move |_| panels.toggle(Tab::Inputs)>
-                            {format!("✎ {name}")}
-                        </button>
-                    }
-                })
-            }}
+            {dynamic(move || match file.get() {
+                Some(name) => view! {
+                    <button type="button" class="link" on:click=move |_| panels.toggle(Tab::Inputs)>
+                        {format!("✎ {name}")}
+                    </button>
+                }
+                .into_any(),
+                None => ().into_any(),
+            })}
             <span class="grow"></span>
-            <Show when=move || !live.is_blank.get() fallback=|| ()>
-                <Switch
-                    label="Runs by itself"
-                    is_on=Signal::derive(move || live.address.with(|address| address.settings.autostart))
-                    on_change=move |is_on| {
-                        live.edit(vec![("autostart".into(), is_on.then(|| "true".into()))]);
-                    }
-                />
-            </Show>
+            {shown_if(flag(move || !live.is_blank.get()), move || autostart(live, "Runs by itself", ""))}
             <super::queue::QueueButton />
         </footer>
     }
+    .into_any()
 }

@@ -7,38 +7,31 @@ use crate::live::Live;
 use crate::state::Intent;
 use crate::state::actions::JobButton;
 use crate::text;
+use crate::ui::{dynamic, flag, words};
 
 #[component]
-pub(super) fn Header() -> impl IntoView {
+pub(super) fn Header() -> AnyView {
     let live = expect_context::<Live>();
     let header = live.header;
-    let since = move || {
-        let since = header.with(|header| header.since)?;
-        Some(text::running_duration(live.now.get().since(since)))
-    };
-    let suffix = move || {
-        let suffix = header.with(|header| header.suffix.clone());
-        [Some(suffix).filter(|suffix| !suffix.is_empty()), since()]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    let detail = move || {
+    let suffix = words(move || {
+        let (suffix, since) = header.with(|header| (header.suffix.clone(), header.since));
+        let since = since.map(|since| text::running_duration(live.now.get().since(since)));
+        join([Some(suffix), since], " ")
+    });
+    let detail = words(move || {
         let (ago, detail) = header.with(|header| (header.detail_ago, header.detail.clone()));
         let ago = ago.map(|ago| format!("queued {}", text::ago(live.now.get().since(ago))));
-        [ago, Some(detail).filter(|detail| !detail.is_empty())]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" · ")
-    };
+        join([ago, Some(detail)], " · ")
+    });
+    let tone = words(move || header.with(|header| header.tone.class().to_owned()));
+    let is_busy = flag(move || header.with(|header| header.is_busy));
+    let title = words(move || header.with(|header| header.title.clone()));
     view! {
-        <header class="header" data-tone=move || header.with(|header| header.tone.class())>
-            <span class="dot" class:busy=move || header.with(|header| header.is_busy)></span>
+        <header class="header" data-tone=tone>
+            <span class="dot" class:busy=is_busy></span>
             <div class="status">
                 <p role="status">
-                    <strong>{move || header.with(|header| header.title.clone())}</strong>
+                    <strong>{title}</strong>
                     " "
                     <span>{suffix}</span>
                 </p>
@@ -52,27 +45,36 @@ pub(super) fn Header() -> impl IntoView {
             <JobButtons />
         </header>
     }
+    .into_any()
 }
 
-/// `Id: <first 5>`, a link to the job at its queue's server.
+fn join(parts: [Option<String>; 2], between: &str) -> String {
+    parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(between)
+}
+
+/// The first five digits of the id, a link to the job at its queue's server.
 #[component]
-fn JobLink() -> impl IntoView {
+fn JobLink() -> AnyView {
     let live = expect_context::<Live>();
-    let link = move || {
+    let target = Memo::new(move |_| {
         let id = live.job_id.get()?;
-        let origin = live.queue.with(|queue| queue.api_origin.clone());
-        let short: String = id.chars().take(5).collect();
-        Some(view! {
-            <a class="id" href=format!("{origin}/j/{id}") target="_blank" rel="noopener" title="This job at its queue's server">
-                {short}
-            </a>
-        })
-    };
-    view! { {link} }
+        Some((live.queue.with(|queue| queue.api_origin.clone()), id))
+    });
+    let link = dynamic(move || match target.get() {
+        Some((origin, id)) => {
+            let short: String = id.chars().take(5).collect();
+            let href = format!("{origin}/j/{id}");
+            let title = "This job at its queue's server";
+            view! { <a class="id" href=href target="_blank" rel="noopener" title=title>{short}</a> }
+                .into_any()
+        }
+        None => ().into_any(),
+    });
+    view! { {link} }.into_any()
 }
 
 #[component]
-fn JobButtons() -> impl IntoView {
+fn JobButtons() -> AnyView {
     let live = expect_context::<Live>();
     let button = live.button;
     let press = move |_| {
@@ -84,69 +86,79 @@ fn JobButtons() -> impl IntoView {
         JobButton::Blocked(why) => Some(why),
         _ => None,
     };
-    let icon = move || match button.get() {
-        JobButton::Stop => "■",
-        _ => "▶",
-    };
+    let icon = words(move || if button.get() == JobButton::Stop { "■" } else { "▶" }.to_owned());
+    let label = words(move || button.with(JobButton::label).to_owned());
+    let why = words(move || blocked().unwrap_or_default().to_owned());
+    let is_primary = flag(move || button.get() != JobButton::Stop);
+    let is_none = flag(move || button.get() == JobButton::None);
+    let cannot_delete = flag(move || !live.can_delete.get());
     view! {
         <div class="actions">
-            <Show when=move || live.can_delete.get() fallback=|| ()>
-                <button
-                    type="button"
-                    class="quiet delete"
-                    title="Delete the stored result"
-                    on:click=move |_| live.want(Intent::Delete)
-                >
-                    "Delete"
-                </button>
-            </Show>
+            <button
+                type="button"
+                class="quiet delete"
+                title="Delete the stored result"
+                hidden=cannot_delete
+                on:click=move |_| live.want(Intent::Delete)
+            >
+                "Delete"
+            </button>
             <button
                 type="button"
                 class="job-button"
-                class:primary=move || button.get() != JobButton::Stop
-                hidden=move || button.get() == JobButton::None
-                disabled=move || blocked().is_some()
-                title=move || blocked().unwrap_or_default()
+                class:primary=is_primary
+                hidden=is_none
+                disabled=flag(move || blocked().is_some())
+                title=why
                 on:click=press
             >
                 <span class="icon" aria-hidden="true">{icon}</span>
-                <span class="label">{move || button.with(JobButton::label)}</span>
+                <span class="label">{label}</span>
             </button>
         </div>
     }
+    .into_any()
 }
 
 /// Which panel is open: a segmented control on wide screens, tabs on narrow ones.
 #[component]
-fn Tabs() -> impl IntoView {
+fn Tabs() -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
-    let n_files =
-        move || live.address.with(|address| address.settings.files.as_ref().map_or(0, serde_json::Map::len));
-    let n_inputs = move || live.inputs.with(Vec::len) + n_files();
-    let n_outputs = move || live.outputs.with(Vec::len);
-    let tab = move |tab: Tab, label: &'static str, count: Signal<usize>| {
-        let is_on = move || panels.tab.get() == tab && !panels.is_queue_open.get();
+    let none = Signal::derive(|| 0);
+    let n_inputs = Signal::derive(move || {
+        let files =
+            live.address.with(|address| address.settings.files.as_ref().map_or(0, serde_json::Map::len));
+        live.inputs.with(Vec::len) + files
+    });
+    let n_outputs = Signal::derive(move || live.outputs.with(Vec::len));
+    let tabs = [
+        (Tab::Log, "Log", none),
+        (Tab::Job, "Job", none),
+        (Tab::Inputs, "Inputs", n_inputs),
+        (Tab::Outputs, "Outputs", n_outputs),
+        (Tab::Settings, "Settings", none),
+    ];
+    let buttons = tabs.map(|(tab, label, count)| {
+        let is_on = words(move || {
+            let is_on = panels.tab.get() == tab && !panels.is_queue_open.get();
+            is_on.to_string()
+        });
+        let has_none = flag(move || count.get() == 0);
+        let count = words(move || count.get().to_string());
+        let press = move |_| if tab == Tab::Log { panels.open(tab) } else { panels.toggle(tab) };
         view! {
-            <button
-                type="button"
-                data-tab=tab.class()
-                aria-pressed=move || is_on().to_string()
-                on:click=move |_| if tab == Tab::Log { panels.open(tab) } else { panels.toggle(tab) }
-            >
+            <button type="button" data-tab=tab.class() aria-pressed=is_on on:click=press>
                 {label}
-                {move || (count.get() > 0).then(|| view! { <span class="badge">{count.get()}</span> })}
+                <span class="badge" hidden=has_none>{count}</span>
             </button>
         }
-    };
-    let none = Signal::derive(|| 0);
+        .into_any()
+    });
     view! {
         <nav class="tabs" aria-label="Panels">
-            {tab(Tab::Log, "Log", none)}
-            {tab(Tab::Job, "Job", none)}
-            {tab(Tab::Inputs, "Inputs", Signal::derive(n_inputs))}
-            {tab(Tab::Outputs, "Outputs", Signal::derive(n_outputs))}
-            {tab(Tab::Settings, "Settings", none)}
+            {buttons.collect_view()}
         </nav>
     }
+    .into_any()
 }

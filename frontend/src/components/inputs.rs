@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::browser::download;
 use crate::live::Live;
+use crate::ui::{dynamic, words};
 use crate::view::lists::{Content, InputItem};
 
 /// Sets or removes one file of the parameter `inputs`.
@@ -29,7 +30,7 @@ fn place(name: &str) -> String {
 }
 
 #[component]
-pub(super) fn InputsPanel() -> impl IntoView {
+pub(super) fn InputsPanel() -> AnyView {
     let live = expect_context::<Live>();
     let names = Memo::new(move |_| {
         live.address.with(|address| address.files().into_iter().map(|(name, _)| name).collect::<Vec<_>>())
@@ -42,6 +43,15 @@ pub(super) fn InputsPanel() -> impl IntoView {
             new_name.set(String::new());
         }
     };
+    let upstream = dynamic(move || {
+        let items = live.inputs.get();
+        if items.is_empty() {
+            let words = "Nothing yet. What other metaframes send to this one appears here.";
+            return view! { <p class="empty">{words}</p> }.into_any();
+        }
+        let items = items.into_iter().map(|item| view! { <Upstream item=item /> }).collect_view();
+        view! { <ul class="list">{items}</ul> }.into_any()
+    });
     view! {
         <div class="panel inputs">
             <h3>"Files of the job"</h3>
@@ -68,20 +78,14 @@ pub(super) fn InputsPanel() -> impl IntoView {
                 <button type="submit">"Add file"</button>
             </form>
             <h3>"From upstream"</h3>
-            <Show
-                when=move || !live.inputs.with(Vec::is_empty)
-                fallback=|| view! { <p class="empty">"Nothing yet. What other metaframes send to this one appears here."</p> }
-            >
-                <ul class="list">
-                    {move || live.inputs.get().into_iter().map(|item| view! { <Upstream item=item /> }).collect_view()}
-                </ul>
-            </Show>
+            {upstream}
         </div>
     }
+    .into_any()
 }
 
 #[component]
-fn FileEditor(name: String) -> impl IntoView {
+fn FileEditor(name: String) -> AnyView {
     let live = expect_context::<Live>();
     let stored = {
         let name = name.clone();
@@ -115,7 +119,7 @@ fn FileEditor(name: String) -> impl IntoView {
                 }
                 on:blur=move |_| asks.set(false)
             >
-                {move || if asks.get() { "Really delete?" } else { "Delete" }}
+                {words(move || if asks.get() { "Really delete?" } else { "Delete" }.to_owned())}
                 </button>
             </summary>
             <textarea
@@ -129,10 +133,11 @@ fn FileEditor(name: String) -> impl IntoView {
             ></textarea>
         </details>
     }
+    .into_any()
 }
 
 #[component]
-fn Upstream(item: InputItem) -> impl IntoView {
+fn Upstream(item: InputItem) -> AnyView {
     let InputItem { name, what, fault, content } = item;
     let save = {
         let name = name.clone();
@@ -153,4 +158,5 @@ fn Upstream(item: InputItem) -> impl IntoView {
             {fault.map(|fault| view! { <p class="fault">{fault}</p> })}
         </li>
     }
+    .into_any()
 }

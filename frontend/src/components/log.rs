@@ -12,7 +12,7 @@ use crate::browser::{download, window};
 use crate::live::Live;
 use crate::state::log::{Log, Row, Voice};
 use crate::text;
-use crate::ui::CopyButton;
+use crate::ui::{CopyButton, dynamic, flag, words};
 
 /// Rows in a block.
 const BLOCK: usize = 128;
@@ -27,7 +27,7 @@ struct Drawn {
 }
 
 #[component]
-pub(super) fn LogView() -> impl IntoView {
+pub(super) fn LogView() -> AnyView {
     let live = expect_context::<Live>();
     let body = NodeRef::<Div>::new();
     let drawn = StoredValue::new_local(Drawn { generation: u64::MAX, rows: 0 });
@@ -62,47 +62,50 @@ pub(super) fn LogView() -> impl IntoView {
             element.set_scroll_top(element.scroll_height());
         }
     };
-    let n_lines = move || {
+    let n_lines = words(move || {
         live.log_version.track();
         let count = live.with_log(|log| log.rows().len() + log.dropped());
         if count == 0 { String::new() } else { text::plural(count as u64, "line", "lines") }
-    };
-    let is_empty = move || {
+    });
+    let has_lines = flag(move || {
         live.log_version.track();
-        live.with_log(Log::is_empty)
-    };
+        !live.with_log(Log::is_empty)
+    });
+    let emptiness = words(move || live.header.with(|header| text::empty_log(header.is_busy)).to_owned());
     view! {
         <div class="log">
             <div class="bar">
                 <span>"Log"</span>
                 <span>{n_lines}</span>
                 <span class="grow"></span>
-                <button type="button" hidden=move || follows.get() on:click=to_end>"↓ Newest"</button>
+                <button type="button" hidden=flag(move || follows.get()) on:click=to_end>"↓ Newest"</button>
                 <LogCopy />
                 <button type="button" title="Download the log" on:click=move |_| save(live)>"⤓"</button>
             </div>
             <div class="rows" node_ref=body on:scroll=on_scroll tabindex="0" role="log" aria-label="Log lines"></div>
-            <p class="empty" hidden=move || !is_empty()>{move || live.header.with(|header| text::empty_log(header.is_busy))}</p>
+            <p class="empty" hidden=has_lines>{emptiness}</p>
             <LogEnd />
         </div>
     }
+    .into_any()
 }
 
 /// The whole log is made to text only when it is copied.
 #[component]
-fn LogCopy() -> impl IntoView {
+fn LogCopy() -> AnyView {
     let live = expect_context::<Live>();
-    let text = Signal::derive(move || live.with_log(Log::plain_text));
-    view! { <CopyButton text=text /> }
+    view! { <CopyButton text=words(move || live.with_log(Log::plain_text)) /> }.into_any()
 }
 
 /// The last line: how it ended.
 #[component]
-fn LogEnd() -> impl IntoView {
+fn LogEnd() -> AnyView {
     let live = expect_context::<Live>();
-    let line =
-        move || live.end.get().map(|(tone, line)| view! { <p class="end" data-tone=tone.class()>{line}</p> });
-    view! { {line} }
+    let line = dynamic(move || match live.end.get() {
+        Some((tone, line)) => view! { <p class="end" data-tone=tone.class()>{line}</p> }.into_any(),
+        None => ().into_any(),
+    });
+    view! { {line} }.into_any()
 }
 
 fn save(live: Live) {

@@ -16,6 +16,7 @@ mod trouble;
 use leptos::prelude::*;
 
 use crate::live::Live;
+use crate::ui::{dynamic, words};
 
 /// What stands beside the log, or in its place on narrow screens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,44 +84,46 @@ pub fn mount() {
 }
 
 #[component]
-fn App() -> impl IntoView {
+fn App() -> AnyView {
     let live = Live::start();
     let panels = Panels::new(live);
     provide_context(live);
     provide_context(panels);
     let show_queue = panels.is_queue_open;
     Effect::new(move |_| live.want(crate::state::Intent::ShowQueue(show_queue.get())));
-    let side = move || if show_queue.get() { "queue" } else { panels.tab.get().class() };
-    let shows_start = move || live.is_blank.get() && panels.tab.get() == Tab::Log && !show_queue.get();
+    let side = words(move || if show_queue.get() { "queue" } else { panels.tab.get().class() }.to_owned());
+    let is_blank = Memo::new(move |_| live.is_blank.get());
+    let work = dynamic(move || {
+        if is_blank.get() {
+            return view! { <start::Start /> }.into_any();
+        }
+        view! {
+            <trouble::TroubleScreen />
+            <log::LogView />
+        }
+        .into_any()
+    });
+    let panel = dynamic(move || {
+        if show_queue.get() {
+            return view! { <queue::QueuePanel /> }.into_any();
+        }
+        match panels.tab.get() {
+            Tab::Log => ().into_any(),
+            Tab::Job => view! { <job::JobPanel /> }.into_any(),
+            Tab::Inputs => view! { <inputs::InputsPanel /> }.into_any(),
+            Tab::Outputs => view! { <outputs::OutputsPanel /> }.into_any(),
+            Tab::Settings => view! { <settings::SettingsPanel /> }.into_any(),
+        }
+    });
     view! {
-        <div class="page" data-side=side data-start=move || shows_start().to_string()>
+        <div class="page" data-side=side>
             <header::Header />
             <main class="main">
-                <section class="work" aria-label="Log">
-                    <Show when=move || live.is_blank.get() fallback=|| ()>
-                        <start::Start />
-                    </Show>
-                    <Show when=move || !live.is_blank.get() fallback=|| ()>
-                        <trouble::TroubleScreen />
-                        <log::LogView />
-                    </Show>
-                </section>
-                <aside class="side" aria-label="Panel">
-                    {move || {
-                        if show_queue.get() {
-                            return view! { <queue::QueuePanel /> }.into_any();
-                        }
-                        match panels.tab.get() {
-                            Tab::Log => ().into_any(),
-                            Tab::Job => view! { <job::JobPanel /> }.into_any(),
-                            Tab::Inputs => view! { <inputs::InputsPanel /> }.into_any(),
-                            Tab::Outputs => view! { <outputs::OutputsPanel /> }.into_any(),
-                            Tab::Settings => view! { <settings::SettingsPanel /> }.into_any(),
-                        }
-                    }}
-                </aside>
+                <section class="work" aria-label="Log">{work}</section>
+                <aside class="side" aria-label="Panel">{panel}</aside>
             </main>
             <footer::Footer />
         </div>
     }
+    .into_any()
 }

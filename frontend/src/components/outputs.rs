@@ -5,33 +5,36 @@ use leptos::prelude::*;
 use crate::browser::download;
 use crate::live::Live;
 use crate::text;
+use crate::ui::{dynamic, words};
 use crate::view::lists::{Content, OutputItem, Preview};
 
 #[component]
-pub(super) fn OutputsPanel() -> impl IntoView {
+pub(super) fn OutputsPanel() -> AnyView {
     let live = expect_context::<Live>();
     let is_embedded = crate::browser::is_embedded();
-    view! {
-        <div class="panel">
-            <Show
-                when=move || !live.outputs.with(Vec::is_empty)
-                fallback=|| view! { <p class="empty">"No outputs yet. Files that the job writes to /outputs appear here."</p> }
-            >
-                <For each=move || live.outputs.get() key=output_key let:item>
-                    <Output item=item />
-                </For>
-                <p class="sent">
-                    <button type="button" class="link" on:click=move |_| save_all(live)>
-                        {move || format!("Download all ({}) as zip", live.outputs.with(Vec::len))}
-                    </button>
-                    {move || {
-                        (is_embedded && live.are_outputs_sent.get())
-                            .then(|| view! { <span>"Sent to the metapage"</span> })
-                    }}
-                </p>
-            </Show>
-        </div>
-    }
+    let is_empty = Memo::new(move |_| live.outputs.with(Vec::is_empty));
+    let count = words(move || format!("Download all ({}) as zip", live.outputs.with(Vec::len)));
+    let sent = words(move || {
+        let is_sent = is_embedded && live.are_outputs_sent.get();
+        if is_sent { "Sent to the metapage" } else { "" }.to_owned()
+    });
+    let list = dynamic(move || {
+        if is_empty.get() {
+            let words = "No outputs yet. Files that the job writes to /outputs appear here.";
+            return view! { <p class="empty">{words}</p> }.into_any();
+        }
+        view! {
+            <For each=move || live.outputs.get() key=output_key let:item>
+                <Output item=item />
+            </For>
+            <p class="sent">
+                <button type="button" class="link" on:click=move |_| save_all(live)>{count}</button>
+                <span>{sent}</span>
+            </p>
+        }
+        .into_any()
+    });
+    view! { <div class="panel outputs">{list}</div> }.into_any()
 }
 
 /// An output is drawn anew only when its name or content changed.
@@ -44,7 +47,7 @@ fn output_key(item: &OutputItem) -> (String, u64, String) {
 }
 
 #[component]
-fn Output(item: OutputItem) -> impl IntoView {
+fn Output(item: OutputItem) -> AnyView {
     let OutputItem { name, size, preview, content } = item;
     let what = size.map_or_else(|| "by reference".to_owned(), text::size);
     let is_open = !matches!(preview, Preview::None) && size.is_none_or(|size| size <= 200_000);
@@ -76,10 +79,11 @@ fn Output(item: OutputItem) -> impl IntoView {
             }}
         </details>
     }
+    .into_any()
 }
 
 #[component]
-fn Table(rows: Vec<Vec<String>>) -> impl IntoView {
+fn Table(rows: Vec<Vec<String>>) -> AnyView {
     let mut rows = rows.into_iter();
     let head = rows.next().unwrap_or_default();
     view! {
@@ -96,11 +100,12 @@ fn Table(rows: Vec<Vec<String>>) -> impl IntoView {
             </table>
         </div>
     }
+    .into_any()
 }
 
 /// A picture is drawn as a picture alone: scripts in an SVG do not run in it.
 #[component]
-fn Picture(name: String, kind: &'static str, content: Content) -> impl IntoView {
+fn Picture(name: String, kind: &'static str, content: Content) -> AnyView {
     let url = match &content {
         Content::Bytes(bytes) => download::object_url(bytes, kind).unwrap_or_default(),
         Content::Url(url) => url.clone(),
@@ -109,7 +114,7 @@ fn Picture(name: String, kind: &'static str, content: Content) -> impl IntoView 
         let url = url.clone();
         on_cleanup(move || download::revoke(&url));
     }
-    view! { <img src=url alt=name loading="lazy" /> }
+    view! { <img src=url alt=name loading="lazy" /> }.into_any()
 }
 
 /// Saves all outputs as one file.

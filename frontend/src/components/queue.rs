@@ -7,7 +7,7 @@ use super::Panels;
 use crate::browser::{self, storage};
 use crate::live::{Live, QueueView};
 use crate::text;
-use crate::ui::{Command, CopyButton, Field, Switch};
+use crate::ui::{Command, CopyButton, Field, Switch, dynamic, flag, shown_if, words as read};
 use crate::view::Tone;
 
 /// Writes a new queue's name, an unguessable key, into the address.
@@ -53,7 +53,7 @@ fn words(queue: &QueueView) -> String {
 
 /// Opens and closes the panel.
 #[component]
-pub(super) fn QueueButton() -> impl IntoView {
+pub(super) fn QueueButton() -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
     let button = NodeRef::<Button>::new();
@@ -73,19 +73,20 @@ pub(super) fn QueueButton() -> impl IntoView {
             type="button"
             class="queue-button"
             node_ref=button
-            data-tone=move || live.queue.with(|queue| tone(queue).class())
-            aria-expanded=move || panels.is_queue_open.get().to_string()
+            data-tone=read(move || live.queue.with(|queue| tone(queue).class().to_owned()))
+            aria-expanded=read(move || panels.is_queue_open.get().to_string())
             title="The queue and its workers"
             on:click=move |_| panels.is_queue_open.update(|is_open| *is_open = !*is_open)
         >
             <span class="dot"></span>
-            <span class="label">{move || live.queue.with(words)}</span>
+            <span class="label">{read(move || live.queue.with(words))}</span>
         </button>
     }
+    .into_any()
 }
 
 #[component]
-pub(super) fn QueuePanel() -> impl IntoView {
+pub(super) fn QueuePanel() -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
     let panel = NodeRef::<Div>::new();
@@ -95,12 +96,23 @@ pub(super) fn QueuePanel() -> impl IntoView {
         }
     });
     let close = move || panels.is_queue_open.set(false);
-    let has_queue = move || live.queue.with(|queue| !queue.key.is_empty());
-    let is_locked = Signal::derive(move || live.queue.with(|queue| queue.is_locked));
-    let name = Signal::derive(move || live.queue.with(|queue| queue.name.clone()));
+    let has_queue = flag(move || live.queue.with(|queue| !queue.key.is_empty()));
+    let has_override = flag(move || live.address.with(|address| address.queue_override().is_some()));
+    let is_locked = flag(move || live.queue.with(|queue| queue.is_locked));
+    let name = read(move || live.queue.with(|queue| queue.name.clone()));
     let command =
         Signal::derive(move || live.queue.with(|queue| text::worker_command(&queue.api_origin, &queue.key)));
-    let is_local = move || live.queue.with(|queue| queue.name == "local");
+    let local_label = read(move || {
+        let is_local = live.queue.with(|queue| queue.name == "local");
+        if is_local { "Back to the shared queue" } else { "Use this computer" }.to_owned()
+    });
+    let set_name = move |text: String| {
+        let text = text.trim().to_owned();
+        live.edit(vec![("queue".into(), (!text.is_empty()).then_some(text))]);
+    };
+    let set_lock = move |is_on: bool| {
+        live.edit(vec![("ignoreQueueOverride".into(), (!is_on).then(|| "true".into()))]);
+    };
     view! {
         <div
             class="panel queue"
@@ -120,87 +132,72 @@ pub(super) fn QueuePanel() -> impl IntoView {
                 label="Name"
                 value=name
                 is_disabled=is_locked
-                is_code=true
                 placeholder="a long secret name, or an address"
-                on_change=move |text: String| {
-                    let text = text.trim().to_owned();
-                    live.edit(vec![("queue".into(), (!text.is_empty()).then_some(text))]);
-                }
+                on_change=Box::new(set_name)
             />
-            <Show when=move || live.address.with(|address| address.queue_override().is_some()) fallback=|| ()>
-                <Switch
-                    label="The metapage sets the queue"
-                    is_on=is_locked
-                    on_change=move |is_on| {
-                        live.edit(vec![("ignoreQueueOverride".into(), (!is_on).then(|| "true".into()))]);
-                    }
-                />
-            </Show>
+            {shown_if(has_override, move || {
+                view! { <Switch label="The metapage sets the queue" is_on=is_locked on_change=Box::new(set_lock) /> }
+                    .into_any()
+            })}
             <p class="row">
                 <button type="button" disabled=is_locked on:click=move |_| make_queue(live)>"New queue"</button>
-                <button type="button" disabled=is_locked on:click=move |_| toggle_local(live)>
-                    {move || if is_local() { "Back to the shared queue" } else { "Use this computer" }}
-                </button>
-                <Show when=has_queue fallback=|| ()>
-                    <CopyButton text=name label="Copy the name" />
-                </Show>
+                <button type="button" disabled=is_locked on:click=move |_| toggle_local(live)>{local_label}</button>
+                {shown_if(has_queue, move || view! { <CopyButton text=name label="Copy the name" /> }.into_any())}
             </p>
             <p class="hint">
                 <strong>"The name is the key. "</strong>
                 "Whoever has it can run jobs on these computers and see what runs. Share it as you would a password."
             </p>
-            <Show when=has_queue fallback=|| ()>
-                <Workers />
-                <h3>"Add a computer that has Docker"</h3>
-                <Command text=command />
-            </Show>
+            {shown_if(has_queue, move || {
+                view! {
+                    <Workers />
+                    <h3>"Add a computer that has Docker"</h3>
+                    <Command text=command />
+                }
+                    .into_any()
+            })}
         </div>
     }
+    .into_any()
 }
 
 #[component]
-fn Workers() -> impl IntoView {
+fn Workers() -> AnyView {
     let live = expect_context::<Live>();
-    let summary = move || {
+    let summary = read(move || {
         live.queue.with(|queue| {
-            let summary = queue.summary.as_ref()?;
-            Some(format!(
-                "{}, {}",
-                text::plural(summary.running, "job running", "jobs running"),
-                text::plural(summary.queued, "waiting", "waiting"),
-            ))
+            let summary = queue.summary.as_ref().map(|summary| {
+                let running = text::plural(summary.running, "job running", "jobs running");
+                format!("{running}, {} waiting", text::count(summary.queued))
+            });
+            summary.unwrap_or_default()
         })
-    };
-    let workers = move || live.queue.with(|queue| queue.workers.clone());
+    });
+    let workers = Memo::new(move |_| live.queue.with(|queue| queue.workers.clone()));
+    let list = dynamic(move || match workers.get() {
+        None => view! { <p class="empty">"Asking the queue…"</p> }.into_any(),
+        Some(workers) if workers.is_empty() => {
+            view! { <p class="empty">"None yet. Start one with the command below."</p> }.into_any()
+        }
+        Some(workers) => {
+            let items = workers.into_iter().map(|worker| {
+                view! {
+                    <li data-tone="good">
+                        <span class="dot"></span>
+                        <span class="name">{worker.id}</span>
+                        <small>{worker.what}</small>
+                    </li>
+                }
+            });
+            view! { <ul class="list">{items.collect_view()}</ul> }.into_any()
+        }
+    });
     view! {
         <h3>"Computers"</h3>
-        {move || match workers() {
-            None => view! { <p class="empty">"Asking the queue…"</p> }.into_any(),
-            Some(workers) if workers.is_empty() => {
-                view! { <p class="empty">"None yet. Start one with the command below."</p> }.into_any()
-            }
-            Some(workers) => {
-                view! {
-                    <ul class="list">
-                        {workers
-                            .into_iter()
-                            .map(|worker| {
-                                view! {
-                                    <li data-tone="good">
-                                        <span class="dot"></span>
-                                        <span class="name">{worker.id}</span>
-                                        <small>{worker.what}</small>
-                                    </li>
-                                }
-                            })
-                            .collect_view()}
-                    </ul>
-                }
-                    .into_any()
-            }
-        }}
+        {list}
         <p class="hint">{summary}</p>
     }
+    .into_any()
 }
 
 /// Switches to the worker on this machine and back; the former name is remembered where that is allowed.

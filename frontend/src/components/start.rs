@@ -55,7 +55,7 @@ const EXAMPLES: [Example; 3] = [
 ];
 
 #[component]
-pub(super) fn Start() -> impl IntoView {
+pub(super) fn Start() -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
     let open = move |example: &'static Example| {
@@ -108,4 +108,5 @@ pub(super) fn Start() -> impl IntoView {
             </p>
         </div>
     }
+    .into_any()
 }

@@ -4,49 +4,61 @@ use leptos::prelude::*;
 
 use super::{Panels, Tab};
 use crate::live::Live;
-use crate::ui::Command;
+use crate::ui::{Command, dynamic};
 use crate::view::trouble::{Offer, Trouble};
 
 #[component]
-pub(super) fn TroubleScreen() -> impl IntoView {
+pub(super) fn TroubleScreen() -> AnyView {
     let live = expect_context::<Live>();
-    view! { {move || live.trouble.get().map(|trouble| view! { <Screen trouble=trouble /> })} }
+    let screen = dynamic(move || match live.trouble.get() {
+        Some(trouble) => view! { <Screen trouble=trouble /> }.into_any(),
+        None => ().into_any(),
+    });
+    view! { {screen} }.into_any()
 }
 
 #[component]
-fn Screen(trouble: Trouble) -> impl IntoView {
+fn Screen(trouble: Trouble) -> AnyView {
     let Trouble { tone, title, why, steps, command, note, offers, detail } = trouble;
+    let part = |is_there: bool, view: &dyn Fn() -> AnyView| if is_there { view() } else { ().into_any() };
+    let steps = part(!steps.is_empty(), &|| {
+        let steps = steps.iter().map(|step| view! { <li>{step.clone()}</li> }).collect_view();
+        view! { <ol>{steps}</ol> }.into_any()
+    });
+    let command = command.map(|command| {
+        let command = StoredValue::new(command);
+        view! { <Command text=Signal::derive(move || command.get_value()) /> }
+    });
+    let note = part(!note.is_empty(), &|| view! { <p class="note">{note.clone()}</p> }.into_any());
+    let offers = part(!offers.is_empty(), &|| {
+        let offers = offers.iter().map(|offer| view! { <OfferButton offer=offer.clone() /> }).collect_view();
+        view! { <p class="offers">{offers}</p> }.into_any()
+    });
+    let detail = part(!detail.is_empty(), &|| {
+        view! {
+            <details>
+                <summary>"Details"</summary>
+                <pre>{detail.clone()}</pre>
+            </details>
+        }
+        .into_any()
+    });
     view! {
         <section class="trouble" data-tone=tone.class()>
             <h2>{title}</h2>
             <p>{why}</p>
-            {(!steps.is_empty())
-                .then(|| view! { <ol>{steps.into_iter().map(|step| view! { <li>{step}</li> }).collect_view()}</ol> })}
-            {command.map(|command| view! { <Command text=Signal::derive(move || command.clone()) /> })}
-            {(!note.is_empty()).then(|| view! { <p class="note">{note}</p> })}
-            {(!offers.is_empty())
-                .then(|| {
-                    view! {
-                        <p class="offers">
-                            {offers.into_iter().map(|offer| view! { <OfferButton offer=offer /> }).collect_view()}
-                        </p>
-                    }
-                })}
-            {(!detail.is_empty())
-                .then(|| {
-                    view! {
-                        <details>
-                            <summary>"Details"</summary>
-                            <pre>{detail}</pre>
-                        </details>
-                    }
-                })}
+            {steps}
+            {command}
+            {note}
+            {offers}
+            {detail}
         </section>
     }
+    .into_any()
 }
 
 #[component]
-fn OfferButton(offer: Offer) -> impl IntoView {
+fn OfferButton(offer: Offer) -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
     let label = match &offer {
@@ -63,5 +75,5 @@ fn OfferButton(offer: Offer) -> impl IntoView {
             panels.is_queue_open.set(true);
         }
     };
-    view! { <button type="button" on:click=press>{label}</button> }
+    view! { <button type="button" on:click=press>{label}</button> }.into_any()
 }

@@ -1,28 +1,56 @@
-//! Small parts that know nothing of jobs: fields, switches, copy buttons.
+//! Small parts that know nothing of jobs: fields, switches, copy buttons, and what is drawn anew.
+//!
+//! What changes is given as a [`Signal`] or through [`dynamic`], not as a closure: each closure would be another
+//! type, and the page would hold the code that draws it once more for each.
 
 use leptos::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 
 use crate::browser::clipboard;
 
+/// A part that is drawn anew when what it reads changes.
+pub type Dynamic = Box<dyn FnMut() -> AnyView + Send>;
+
+/// Makes a [`Dynamic`].
+pub fn dynamic(draw: impl Fn() -> AnyView + Send + 'static) -> Dynamic {
+    Box::new(draw)
+}
+
+/// Drawn while `is_shown`.
+pub fn shown_if(is_shown: Signal<bool>, draw: impl Fn() -> AnyView + Send + 'static) -> Dynamic {
+    let is_shown = Memo::new(move |_| is_shown.get());
+    Box::new(move || if is_shown.get() { draw() } else { ().into_any() })
+}
+
+/// A text that follows what it reads.
+pub fn words(read: impl Fn() -> String + Send + Sync + 'static) -> Signal<String> {
+    Signal::derive(read)
+}
+
+/// A flag that follows what it reads.
+pub fn flag(read: impl Fn() -> bool + Send + Sync + 'static) -> Signal<bool> {
+    Signal::derive(read)
+}
+
+/// What a field does with its new text.
+pub type OnText = Box<dyn Fn(String)>;
+
 /// A labelled line of text; `on_change` gets the new text on Enter or when the field is left.
 #[component]
 pub fn Field(
     label: &'static str,
-    #[prop(into)] value: Signal<String>,
-    on_change: impl Fn(String) + 'static,
+    value: Signal<String>,
+    on_change: OnText,
     #[prop(optional)] placeholder: &'static str,
-    #[prop(optional, into)] is_disabled: Signal<bool>,
-    /// Code rather than prose: the fixed-width type.
-    #[prop(optional)]
-    is_code: bool,
-) -> impl IntoView {
+    #[prop(optional)] is_disabled: Option<Signal<bool>>,
+) -> AnyView {
+    let is_disabled = is_disabled.unwrap_or_else(|| flag(|| false));
     view! {
         <label class="field">
             <span>{label}</span>
             <input
                 type="text"
-                class:code=is_code
+                class="code"
                 spellcheck="false"
                 autocomplete="off"
                 autocapitalize="off"
@@ -33,16 +61,43 @@ pub fn Field(
             />
         </label>
     }
+    .into_any()
+}
+
+/// A labelled text of several lines.
+#[component]
+pub fn Area(
+    label: &'static str,
+    value: Signal<String>,
+    on_change: OnText,
+    #[prop(optional)] placeholder: &'static str,
+    #[prop(default = 3)] rows: u32,
+) -> AnyView {
+    view! {
+        <label class="field">
+            <span>{label}</span>
+            <textarea
+                class="code"
+                rows=rows.to_string()
+                spellcheck="false"
+                autocapitalize="off"
+                placeholder=placeholder
+                prop:value=value
+                on:change=move |event| on_change(event_target_value(&event))
+            ></textarea>
+        </label>
+    }
+    .into_any()
 }
 
 /// A switch with its words.
 #[component]
 pub fn Switch(
     label: &'static str,
-    #[prop(into)] is_on: Signal<bool>,
-    on_change: impl Fn(bool) + 'static,
+    is_on: Signal<bool>,
+    on_change: Box<dyn Fn(bool)>,
     #[prop(optional)] hint: &'static str,
-) -> impl IntoView {
+) -> AnyView {
     view! {
         <label class="switch">
             <input
@@ -52,38 +107,42 @@ pub fn Switch(
                 on:change=move |event| on_change(event_target_checked(&event))
             />
             <span>{label}</span>
-            {(!hint.is_empty()).then(|| view! { <small>{hint}</small> })}
+            <small>{hint}</small>
         </label>
     }
+    .into_any()
 }
 
 /// Copies a text; where that is not allowed it asks to select it by hand.
 #[component]
-pub fn CopyButton(
-    #[prop(into)] text: Signal<String>,
-    #[prop(optional)] label: &'static str,
-) -> impl IntoView {
-    let label = if label.is_empty() { "Copy" } else { label };
-    let said = RwSignal::new(label);
+pub fn CopyButton(text: Signal<String>, #[prop(default = "Copy")] label: &'static str) -> AnyView {
+    let said = RwSignal::new(label.to_owned());
     let copy = move |_| {
         let text = text.get_untracked();
         spawn_local(async move {
             let is_copied = clipboard::copy(&text).await;
-            said.try_set(if is_copied { "Copied" } else { "Select it and press Ctrl+C" });
+            said.try_set(if is_copied { "Copied" } else { "Not allowed here: select it" }.to_owned());
             crate::browser::timer::sleep(2_000).await;
-            said.try_set(label);
+            said.try_set(label.to_owned());
         });
     };
-    view! { <button type="button" on:click=copy aria-live="polite">{said}</button> }
+    let said = words(move || said.get());
+    view! {
+        <button type="button" on:click=copy aria-live="polite">
+            {said}
+        </button>
+    }
+    .into_any()
 }
 
 /// A command to be copied.
 #[component]
-pub fn Command(#[prop(into)] text: Signal<String>) -> impl IntoView {
+pub fn Command(text: Signal<String>) -> AnyView {
     view! {
         <div class="command">
             <code tabindex="0">{text}</code>
             <CopyButton text=text />
         </div>
     }
+    .into_any()
 }
