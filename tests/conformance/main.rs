@@ -37,7 +37,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the tests against a relay.
-    Relay(RelayArguments),
+    Relay(Box<RelayArguments>),
     /// Prints the tests without running them.
     List(Selection),
 }
@@ -85,7 +85,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 report::list(&registry::selected(selection.only, &selection.item))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Relay(arguments) => relay(arguments).await,
+            Command::Relay(arguments) => relay(*arguments).await,
         }
     })
 }

@@ -93,7 +93,8 @@ mod tests {
         // do not exist.
         wanted.extend((1..=46).filter(|n| ![32, 35].contains(n)).map(|n| format!("R-{n}")));
         wanted.extend((1..=25).map(|n| format!("J-{n}")));
-        let letters = [(1, "abcde"), (2, "abcde"), (3, "abcdefg"), (4, "abc"), (8, "abcdef"), (14, "abcdefghijklm")];
+        let letters =
+            [(1, "abcde"), (2, "abcde"), (3, "abcdefg"), (4, "abc"), (8, "abcdef"), (14, "abcdefghijklm")];
         for (n, letters) in letters {
             wanted.extend(letters.chars().map(|letter| format!("10.{n}{letter}")));
         }
@@ -111,7 +112,8 @@ mod tests {
 
     #[test]
     fn an_item_is_named_by_its_whole_number_or_the_part_behind_the_section() {
-        let names = |name: &str| selected(None, &[name.to_owned()]).iter().map(|item| item.id).collect::<Vec<_>>();
+        let names =
+            |name: &str| selected(None, &[name.to_owned()]).iter().map(|item| item.id).collect::<Vec<_>>();
         assert!(names("14c").iter().all(|id| *id == "10.14c") && !names("14c").is_empty());
         assert!(names("r-3").iter().all(|id| *id == "R-3") && !names("r-3").is_empty());
         assert!(names("no").is_empty());

@@ -16,7 +16,9 @@ pub(crate) fn line(outcome: &Outcome) -> std::io::Result<()> {
         Verdict::Failed(why) => ("FAIL", Some(why.clone())),
         Verdict::Skipped(why) => ("skip", Some(why.clone())),
         Verdict::Known(reason) => ("known", Some(reason.clone())),
-        Verdict::Outgrown => ("FAIL", Some("it passes: take it out of the list of known failures".to_owned())),
+        Verdict::Outgrown => {
+            ("FAIL", Some("it passes: take it out of the list of known failures".to_owned()))
+        }
     };
     let Item { id, mark, promise, .. } = outcome.item;
     let mut out = std::io::stdout().lock();

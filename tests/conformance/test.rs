@@ -35,12 +35,7 @@ impl Relay {
     pub(crate) fn new(url: &url::Url, second: Option<&url::Url>, prefix: &str) -> anyhow::Result<Self> {
         let addresses = std::iter::once(url).chain(second);
         let addresses = addresses.map(|url| url.as_str().trim_end_matches('/').to_owned()).collect();
-        Ok(Self {
-            addresses,
-            prefix: prefix.to_owned(),
-            private_callbacks: false,
-            http: Http::client()?,
-        })
+        Ok(Self { addresses, prefix: prefix.to_owned(), private_callbacks: false, http: Http::client()? })
     }
 
     pub(crate) fn with_private_callbacks(mut self, allowed: bool) -> Self {

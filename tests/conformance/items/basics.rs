@@ -10,13 +10,38 @@ use crate::test::Test;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.1", Compat, "Every answer, errors included, may be read by any origin, and OPTIONS is answered anywhere.", any_origin),
+        item!(
+            "7.1",
+            Compat,
+            "Every answer, errors included, may be read by any origin, and OPTIONS is answered anywhere.",
+            any_origin
+        ),
         item!("7.2", Compat, "A JSON body is read whatever its content type says.", any_content_type),
         item!("7.3", Compat, "GET /healthz says OK.", healthz),
-        item!("7.28", Compat, "The job page, metaframe.json, llms.txt and the way to the docs are served.", site),
-        item!("R-9", Dockframe, "A mistyped API path is a 404, and the start page is for navigation alone.", unknown_paths),
-        item!("R-36", Dockframe, "An answer that there is no result yet is never cached.", no_result_is_not_cached),
-        item!("R-42", Dockframe, "Upgrade is compared without case, and a malformed upgrade is a 400.", upgrade_case),
+        item!(
+            "7.28",
+            Compat,
+            "The job page, metaframe.json, llms.txt and the way to the docs are served.",
+            site
+        ),
+        item!(
+            "R-9",
+            Dockframe,
+            "A mistyped API path is a 404, and the start page is for navigation alone.",
+            unknown_paths
+        ),
+        item!(
+            "R-36",
+            Dockframe,
+            "An answer that there is no result yet is never cached.",
+            no_result_is_not_cached
+        ),
+        item!(
+            "R-42",
+            Dockframe,
+            "Upgrade is compared without case, and a malformed upgrade is a 400.",
+            upgrade_case
+        ),
     ]
 }
 
@@ -43,7 +68,8 @@ async fn any_origin(t: Test) -> anyhow::Result<()> {
         same(&format!("Access-Control-Allow-Origin of {what}"), &origin, &Some("*"))?;
     }
     for path in ["/q/x", "/f/key", "/nothing/at/all", "/healthz"] {
-        let headers = [("access-control-request-headers", "content-type, x-a"), ("origin", "https://a.example")];
+        let headers =
+            [("access-control-request-headers", "content-type, x-a"), ("origin", "https://a.example")];
         let answer = http.ask(Method::OPTIONS, path, &headers, "").await?;
         same("body of OPTIONS", &answer.is(204)?.text(), &String::new())?;
         same("origin", &answer.header("access-control-allow-origin"), &Some("*"))?;
@@ -101,8 +127,12 @@ async fn site(t: Test) -> anyhow::Result<()> {
 async fn unknown_paths(t: Test) -> anyhow::Result<()> {
     let (http, queue) = (t.http(), t.queue());
     let html = [("accept", "text/html,application/xhtml+xml")];
-    for path in [format!("/q/{queue}/nothing/here"), "/f/a/b/c".to_owned(), "/mcp/nothing".to_owned(), "/j/x/nothing".to_owned()]
-    {
+    for path in [
+        format!("/q/{queue}/nothing/here"),
+        "/f/a/b/c".to_owned(),
+        "/mcp/nothing".to_owned(),
+        "/j/x/nothing".to_owned(),
+    ] {
         let answer = http.ask(Method::GET, &path, &html, "").await?;
         same(&format!("media type of {path}"), &answer.is(404)?.media(), &"application/json".to_owned())?;
     }
@@ -126,8 +156,10 @@ async fn upgrade_case(t: Test) -> anyhow::Result<()> {
     let line = format!("GET /q/{}/client", t.queue());
     let (key, version) = ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13");
     let upgrade = "Upgrade: WebSocket";
-    let (status, _) = raw::request(http.base(), &line, &[upgrade, "Connection: upgrade", key, version]).await?;
+    let (status, _) =
+        raw::request(http.base(), &line, &[upgrade, "Connection: upgrade", key, version]).await?;
     same("status of `Upgrade: WebSocket`", &status, &101)?;
-    let (status, _) = raw::request(http.base(), &line, &["Upgrade: websocket", "Connection: Upgrade", version]).await?;
+    let (status, _) =
+        raw::request(http.base(), &line, &["Upgrade: websocket", "Connection: Upgrade", version]).await?;
     same("status of an upgrade without a key", &status, &400)
 }

@@ -18,21 +18,47 @@ const MOST_REDIRECTS: usize = 4;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.20", Compat, "An upload by curl or by a fetch that follows redirects can be read at once.", upload),
+        item!(
+            "7.20",
+            Compat,
+            "An upload by curl or by a fetch that follows redirects can be read at once.",
+            upload
+        ),
         item!("7.21", Compat, "Whether a blob exists is answered by status and body.", exists),
-        item!("7.22", Compat, "Browsers may read and write blobs with a content type, along the whole way.", preflight),
+        item!(
+            "7.22",
+            Compat,
+            "Browsers may read and write blobs with a content type, along the whole way.",
+            preflight
+        ),
         item!("7.23", Compat, "Any single segment is a key.", any_key),
         item!("7.24", Compat, "The old upload and download addresses are handed out.", old_routes),
         item!("7.55", Dockframe, "A blob key can never read or write documents of the relay.", no_documents),
-        item!("R-10", Dockframe, "A blob under a hash is verified, and an aborted upload leaves nothing.", verified),
+        item!(
+            "R-10",
+            Dockframe,
+            "A blob under a hash is verified, and an aborted upload leaves nothing.",
+            verified
+        ),
         item!("R-21", Dockframe, "Addresses of older releases still work.", aliases),
         item!("R-30", Dockframe, "Old upload addresses keep the scheme of the relay.", scheme),
-        item!("R-37", Dockframe, "Keys with slashes, dots alone, control characters or too many bytes are refused.", bad_keys),
+        item!(
+            "R-37",
+            Dockframe,
+            "Keys with slashes, dots alone, control characters or too many bytes are refused.",
+            bad_keys
+        ),
     ]
 }
 
 /// Sends the same request again wherever it is redirected, as curl and fetch do for PUT.
-async fn follow(http: &Http, method: &Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> anyhow::Result<Answer> {
+async fn follow(
+    http: &Http,
+    method: &Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> anyhow::Result<Answer> {
     let mut at = path.to_owned();
     for _ in 0..MOST_REDIRECTS {
         let answer = http.ask(method.clone(), &at, headers, body.to_vec()).await?;
@@ -46,7 +72,11 @@ async fn follow(http: &Http, method: &Method, path: &str, headers: &[(&str, &str
 
 async fn put(http: &Http, key: &str, body: &[u8]) -> anyhow::Result<()> {
     let answer = follow(http, &Method::PUT, &format!("/f/{key}"), &[], body).await?;
-    that(&format!("2xx for the upload of {key}"), (200..300).contains(&answer.status), &(answer.status, answer.text()))
+    that(
+        &format!("2xx for the upload of {key}"),
+        (200..300).contains(&answer.status),
+        &(answer.status, answer.text()),
+    )
 }
 
 async fn reads(http: &Http, key: &str, body: &[u8]) -> anyhow::Result<()> {
@@ -95,12 +125,21 @@ async fn preflight(t: Test) -> anyhow::Result<()> {
     for method in [Method::PUT, Method::GET] {
         let mut at = format!("/f/{key}");
         for _ in 0..MOST_REDIRECTS {
-            let ask = [("origin", "https://a.example"), ("access-control-request-method", method.as_str()), ("access-control-request-headers", "content-type")];
+            let ask = [
+                ("origin", "https://a.example"),
+                ("access-control-request-method", method.as_str()),
+                ("access-control-request-headers", "content-type"),
+            ];
             let allowed = http.ask(Method::OPTIONS, &at, &ask, "").await?;
             that("2xx for the preflight", (200..300).contains(&allowed.status), &allowed.status)?;
             same("allowed origin", &allowed.header("access-control-allow-origin"), &Some("*"))?;
-            let headers = allowed.header("access-control-allow-headers").unwrap_or_default().to_ascii_lowercase();
-            that("content-type among the allowed headers", headers.contains("content-type") || headers == "*", &headers)?;
+            let headers =
+                allowed.header("access-control-allow-headers").unwrap_or_default().to_ascii_lowercase();
+            that(
+                "content-type among the allowed headers",
+                headers.contains("content-type") || headers == "*",
+                &headers,
+            )?;
             let methods = allowed.header("access-control-allow-methods").unwrap_or_default();
             that("the method is allowed", methods.contains(method.as_str()), &methods)?;
             let headers = [("origin", "https://a.example"), ("content-type", "application/octet-stream")];
@@ -121,7 +160,11 @@ async fn preflight(t: Test) -> anyhow::Result<()> {
 
 async fn any_key(t: Test) -> anyhow::Result<()> {
     let (http, nonce) = (t.http(), Test::nonce());
-    for key in [nonce.clone(), format!("{}.tar.gz", hash(nonce.as_bytes())), format!("1795461439920-abc123-{nonce} ä.txt")] {
+    for key in [
+        nonce.clone(),
+        format!("{}.tar.gz", hash(nonce.as_bytes())),
+        format!("1795461439920-abc123-{nonce} ä.txt"),
+    ] {
         let escaped = key.replace(' ', "%20").replace('ä', "%C3%A4");
         put(&http, &escaped, key.as_bytes()).await?;
         reads(&http, &escaped, key.as_bytes()).await?;
@@ -172,7 +215,11 @@ async fn verified(t: Test) -> anyhow::Result<()> {
     that("a refusal of other bytes", (400..500).contains(&wrong.status), &wrong.status)?;
     http.get(&format!("/f/{key}/exists")).await?.says(404, &json!({ "exists": false }))?;
     // The connection is cut after half of the bytes.
-    let half = tokio::time::timeout(std::time::Duration::from_secs(1), raw::request(http.base(), &format!("PUT /f/{key}"), &["Content-Length: 32"])).await;
+    let half = tokio::time::timeout(
+        std::time::Duration::from_secs(1),
+        raw::request(http.base(), &format!("PUT /f/{key}"), &["Content-Length: 32"]),
+    )
+    .await;
     if let Ok(Ok((status, _))) = half {
         that("no success for half of the bytes", !(200..300).contains(&status), &status)?;
     }

@@ -17,11 +17,31 @@ const AGAIN: Duration = Duration::from_secs(80);
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.47", Compat, "The queued callback is made for HTTP, socket and copy, with the definition readable inside.", made),
+        item!(
+            "7.47",
+            Compat,
+            "The queued callback is made for HTTP, socket and copy, with the definition readable inside.",
+            made
+        ),
         item!("10.13", Compat, "A callback is repeated until it is taken.", repeated),
-        item!("10.13", Dockframe, "The finished callback is made once, and a retry keeps its webhook id.", finished),
-        item!("R-25", Dockframe, "A submission waits for no callback, and private targets are not called.", guarded),
-        item!("J-15", Dockframe, "Added namespaces and answers from the cache get their callback.", every_holder),
+        item!(
+            "10.13",
+            Dockframe,
+            "The finished callback is made once, and a retry keeps its webhook id.",
+            finished
+        ),
+        item!(
+            "R-25",
+            Dockframe,
+            "A submission waits for no callback, and private targets are not called.",
+            guarded
+        ),
+        item!(
+            "J-15",
+            Dockframe,
+            "Added namespaces and answers from the cache get their callback.",
+            every_holder
+        ),
     ]
 }
 
@@ -39,10 +59,15 @@ async fn made(t: Test) -> anyhow::Result<()> {
     let (http, queue, definition) = (t.http(), t.queue(), Test::job());
     let probe = format!("{}/j/{{jobId}}/definition.json", http.base());
     let receiver = Receiver::start(0, Some(probe), Duration::ZERO).await?;
-    let body = json!({ "definition": definition, "control": control(&receiver, "by http", &json!({ "u": 7 })) });
+    let body =
+        json!({ "definition": definition, "control": control(&receiver, "by http", &json!({ "u": 7 })) });
     let id = http.submit_body(&queue, &body).await?;
     let call = receiver.call(LIST_PERIOD, is_for("by http")).await?;
-    same_json("body", &call.body, &json!({ "jobId": id, "queue": queue, "namespace": "by http", "config": { "u": 7 } }))?;
+    same_json(
+        "body",
+        &call.body,
+        &json!({ "jobId": id, "queue": queue, "namespace": "by http", "config": { "u": 7 } }),
+    )?;
     let media = call.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     that("JSON", media.starts_with("application/json"), &media)?;
     same_json("definition inside", &call.probed.unwrap_or_default(), &json!({ "data": definition }))?;
@@ -54,12 +79,20 @@ async fn made(t: Test) -> anyhow::Result<()> {
         json!({ "namespace": "by socket", "callbacks": { "queued": { "url": receiver.url } } });
     client.send(&change).await?;
     let call = receiver.call(LIST_PERIOD, is_for("by socket")).await?;
-    same_json("body", &call.body, &json!({ "jobId": socket_id, "queue": queue, "namespace": "by socket", "config": {} }))?;
+    same_json(
+        "body",
+        &call.body,
+        &json!({ "jobId": socket_id, "queue": queue, "namespace": "by socket", "config": {} }),
+    )?;
     let target = t.queue();
     let copy = json!({ "queue": target, "control": control(&receiver, "by copy", &json!([1])) });
     http.post(&format!("/j/{id}/copy"), &copy).await?.is(200)?;
     let call = receiver.call(LIST_PERIOD, is_for("by copy")).await?;
-    same_json("body", &call.body, &json!({ "jobId": id, "queue": target, "namespace": "by copy", "config": [1] }))
+    same_json(
+        "body",
+        &call.body,
+        &json!({ "jobId": id, "queue": target, "namespace": "by copy", "config": [1] }),
+    )
 }
 
 async fn repeated(t: Test) -> anyhow::Result<()> {
@@ -93,8 +126,12 @@ async fn finished(t: Test) -> anyhow::Result<()> {
     let mut came = calls[1].body.clone();
     let address = came["resultUrl"].take();
     that("an address of the result", address.as_str().is_some_and(|url| url.contains(&id)), &address)?;
-    same_json("body", &came, &json!({ "jobId": id, "queue": queue, "namespace": "n", "config": { "u": 1 },
-        "state": "Finished", "reason": "Success", "statusCode": 0, "resultUrl": null }))?;
+    same_json(
+        "body",
+        &came,
+        &json!({ "jobId": id, "queue": queue, "namespace": "n", "config": { "u": 1 },
+        "state": "Finished", "reason": "Success", "statusCode": 0, "resultUrl": null }),
+    )?;
     let hook = |call: &Call| call.headers.get("webhook-id").cloned();
     same("webhook-id of the retry", &hook(&calls[1]), &hook(&calls[0]))?;
     // Once it is taken it is not made again.
@@ -110,7 +147,9 @@ async fn guarded(t: Test) -> anyhow::Result<()> {
     answer.is(200)?;
     that("an answer that waits for nothing", answer.took < Duration::from_millis(1500), &answer.took)?;
     if t.has_private_callbacks() {
-        return skip("the relay may call private addresses here: the guard is shown without --private-callbacks");
+        return skip(
+            "the relay may call private addresses here: the guard is shown without --private-callbacks",
+        );
     }
     let name = receiver.url.replace("127.0.0.1", "localhost");
     let other = receiver.url.replace("127.0.0.1", "[::ffff:127.0.0.1]");

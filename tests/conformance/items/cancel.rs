@@ -15,17 +15,52 @@ const AT_ONCE: Duration = Duration::from_millis(900);
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.18", Compat, "A cancel answers for unknown, finished and live jobs, and parallel cancels all answer.", answers),
+        item!(
+            "7.18",
+            Compat,
+            "A cancel answers for unknown, finished and live jobs, and parallel cancels all answer.",
+            answers
+        ),
         item!("7.19", Compat, "Cancelling a finished job changes nothing that can be seen.", of_finished),
-        item!("10.6", Compat, "A cancel takes one namespace, the last one ends the job, and all are taken by a star.", by_namespace),
-        item!("10.6", Dockframe, "Repeated and parallel cancels, and those of a namespace not held, answer at once.", at_once),
-        item!("R-1", Dockframe, "A cancel is applied once and answers at once, whatever other namespaces hold.", at_once),
-        item!("R-2", Dockframe, "A full list without the ended job comes at once, and never the word Cancelled.", list_at_once),
-        item!("R-23", Dockframe, "The namespace in a cancel's path counts, and a percent sign is no error.", path_namespace),
+        item!(
+            "10.6",
+            Compat,
+            "A cancel takes one namespace, the last one ends the job, and all are taken by a star.",
+            by_namespace
+        ),
+        item!(
+            "10.6",
+            Dockframe,
+            "Repeated and parallel cancels, and those of a namespace not held, answer at once.",
+            at_once
+        ),
+        item!(
+            "R-1",
+            Dockframe,
+            "A cancel is applied once and answers at once, whatever other namespaces hold.",
+            at_once
+        ),
+        item!(
+            "R-2",
+            Dockframe,
+            "A full list without the ended job comes at once, and never the word Cancelled.",
+            list_at_once
+        ),
+        item!(
+            "R-23",
+            Dockframe,
+            "The namespace in a cancel's path counts, and a percent sign is no error.",
+            path_namespace
+        ),
         item!("R-39", Dockframe, "A page's cancel without namespace ends what this page submitted.", by_page),
         item!("J-18", Dockframe, "A success stays on sockets when a cancel comes after it.", success_stays),
         item!("10.2e", Dockframe, "A result that comes after a cancel changes nothing.", late_result),
-        item!("J-25", Dockframe, "A result that comes after the end answers no later submission.", late_result),
+        item!(
+            "J-25",
+            Dockframe,
+            "A result that comes after the end answers no later submission.",
+            late_result
+        ),
     ]
 }
 
@@ -68,7 +103,11 @@ async fn of_finished(t: Test) -> anyhow::Result<()> {
     for job in client.jobs(mark, &id) {
         same("reason shown", &job["finishedReason"], &json!("Success"))?;
     }
-    same("state in the table", &client.table().get(&id).map(|job| job["state"].clone()), &Some(json!("Finished")))
+    same(
+        "state in the table",
+        &client.table().get(&id).map(|job| job["state"].clone()),
+        &Some(json!("Finished")),
+    )
 }
 
 async fn by_namespace(t: Test) -> anyhow::Result<()> {

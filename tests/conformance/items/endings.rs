@@ -12,10 +12,30 @@ use crate::test::Test;
 pub(super) fn items() -> Vec<Item> {
     vec![
         item!("7.44", Compat, "A deletion tells old workers, and the job then runs again.", told),
-        item!("7.56", Compat, "A deletion is told before the list without the job, and a submission right after it is queued.", told_first),
-        item!("10.7", Compat, "A deleted job that is submitted again runs again, and other namespaces keep theirs.", again),
-        item!("10.7", Dockframe, "A deletion works when the job has been answered by another queue's result.", deleted_shared),
-        item!("R-3", Dockframe, "A deleted queued job is gone at once, and workers are told.", queued_is_gone),
+        item!(
+            "7.56",
+            Compat,
+            "A deletion is told before the list without the job, and a submission right after it is queued.",
+            told_first
+        ),
+        item!(
+            "10.7",
+            Compat,
+            "A deleted job that is submitted again runs again, and other namespaces keep theirs.",
+            again
+        ),
+        item!(
+            "10.7",
+            Dockframe,
+            "A deletion works when the job has been answered by another queue's result.",
+            deleted_shared
+        ),
+        item!(
+            "R-3",
+            Dockframe,
+            "A deleted queued job is gone at once, and workers are told.",
+            queued_is_gone
+        ),
         item!("J-5", Dockframe, "A deletion in one queue takes nothing from another.", other_queue),
     ]
 }
@@ -57,7 +77,9 @@ async fn told_first(t: Test) -> anyhow::Result<()> {
     that("a later queuedTime", job["queuedTime"].as_u64() > before, &job)?;
     worker.state(&id, "Queued").await?;
     let frames = worker.frames(mark);
-    let told = frames.iter().position(|frame| matches!(frame, Frame::Json(value) if value["type"] == "ClearJobCache"));
+    let told = frames
+        .iter()
+        .position(|frame| matches!(frame, Frame::Json(value) if value["type"] == "ClearJobCache"));
     let queued = frames.iter().position(
         |frame| matches!(frame, Frame::Json(value) if value["payload"]["state"]["jobs"][&id]["state"] == "Queued"),
     );
@@ -65,9 +87,18 @@ async fn told_first(t: Test) -> anyhow::Result<()> {
         matches!(frame, Frame::Json(value) if value["type"] == "JobStates"
             && value["payload"]["state"]["jobs"].get(&id).is_none())
     });
-    that("ClearJobCache before the job is queued again", told.is_some() && told < queued, &worker.tail(mark))?;
-    that("ClearJobCache before a list without the job", without.is_none_or(|at| told < Some(at)), &worker.tail(mark))?;
-    let reasons: Vec<_> = client.jobs(client_mark, &id).iter().map(|job| job["finishedReason"].clone()).collect();
+    that(
+        "ClearJobCache before the job is queued again",
+        told.is_some() && told < queued,
+        &worker.tail(mark),
+    )?;
+    that(
+        "ClearJobCache before a list without the job",
+        without.is_none_or(|at| told < Some(at)),
+        &worker.tail(mark),
+    )?;
+    let reasons: Vec<_> =
+        client.jobs(client_mark, &id).iter().map(|job| job["finishedReason"].clone()).collect();
     that("never the word Deleted", !reasons.contains(&json!("Deleted")), &reasons)
 }
 
@@ -106,7 +137,11 @@ async fn deleted_shared(t: Test) -> anyhow::Result<()> {
     same_json("the result in this queue", &http.result(&second, &id).await?, &Value::Null)?;
     client.submit(&definition, None).await?;
     client.state(&id, "Queued").await?;
-    same("the result of the first queue", &http.result(&first, &id).await?["finishedReason"], &json!("Success"))?;
+    same(
+        "the result of the first queue",
+        &http.result(&first, &id).await?["finishedReason"],
+        &json!("Success"),
+    )?;
     // Where the job never was, as a page does that found the result by a link.
     let third = t.queue();
     let client = Client::join(&t, &third).await?;
@@ -147,5 +182,9 @@ async fn other_queue(t: Test) -> anyhow::Result<()> {
     client.settle().await?;
     same_json("the result", &http.result(&first, &id).await?, &before)?;
     same("updates in the other queue", &client.payloads(mark, "JobStateUpdates"), &vec![])?;
-    same_json("the shared result", &http.data(&format!("/j/{id}/result.json")).await?["finished"], &before["finished"])
+    same_json(
+        "the shared result",
+        &http.data(&format!("/j/{id}/result.json")).await?["finished"],
+        &before["finished"],
+    )
 }

@@ -11,10 +11,20 @@ use crate::test::Test;
 pub(super) fn items() -> Vec<Item> {
     vec![
         item!("7.14", Compat, "Inputs and outputs are read by path under both prefixes.", paths),
-        item!("R-12", Dockframe, "A reference elsewhere is followed to where it points, never to a key of the relay's own.", elsewhere),
+        item!(
+            "R-12",
+            Dockframe,
+            "A reference elsewhere is followed to where it points, never to a key of the relay's own.",
+            elsewhere
+        ),
         item!("R-13", Dockframe, "Names with spaces and letters beyond ASCII can be reached.", decoded_names),
         item!("R-14", Dockframe, "A second /outputs/ in a name is part of the name.", second_marker),
-        item!("R-15", Dockframe, "Text is typed by its name, but never as something that runs in a browser.", typed),
+        item!(
+            "R-15",
+            Dockframe,
+            "Text is typed by its name, but never as something that runs in a browser.",
+            typed
+        ),
         item!("R-16", Dockframe, "A file name cannot break out of its header.", header_name),
         item!("R-40", Dockframe, "A reference that is no URL is a 404.", no_url),
     ]
@@ -28,7 +38,8 @@ async fn finished(t: &Test, queue: &str, inputs: &Value, outputs: &Value) -> any
     let id = http.submit(queue, &definition).await?;
     let worker = Worker::join(t, queue).await?;
     worker.claim(&id).await?;
-    let result = json!({ "StatusCode": 0, "logs": [], "duration": 1, "isTimedOut": false, "outputs": outputs });
+    let result =
+        json!({ "StatusCode": 0, "logs": [], "duration": 1, "isTimedOut": false, "outputs": outputs });
     worker.finish(&id, "Success", &result).await?;
     Ok((http, id))
 }
@@ -59,11 +70,17 @@ async fn paths(t: Test) -> anyhow::Result<()> {
             same("bytes", &image.is(200)?.body, &vec![0, 1, 2])?;
             same("media type", &image.media(), &"image/png".to_owned())?;
             let disposition = image.header("content-disposition").unwrap_or_default();
-            that("an attachment with its name", disposition.starts_with("attachment; filename=\"b.png\""), &disposition)?;
+            that(
+                "an attachment with its name",
+                disposition.starts_with("attachment; filename=\"b.png\""),
+                &disposition,
+            )?;
             same("Content-Length", &image.header("content-length"), &Some("3"))?;
             let plain = http.get(&format!("{prefix}/noext")).await?;
             same("media type", &plain.is(200)?.media(), &"application/octet-stream".to_owned())?;
-            http.get(&format!("{prefix}/bad")).await?.says(400, &json!({ "error": "Invalid base64 data" }))?;
+            http.get(&format!("{prefix}/bad"))
+                .await?
+                .says(400, &json!({ "error": "Invalid base64 data" }))?;
             let own = http.get(&format!("{prefix}/own")).await?;
             let location = own.is(302)?.header("location").unwrap_or_default();
             that("a way to the blob", location.contains(&key) && location.starts_with("http"), &location)?;
@@ -129,18 +146,27 @@ async fn typed(t: Test) -> anyhow::Result<()> {
     let outputs = json!({ "a.csv": text("a,b"), "a.html": text("<b>"), "a.svg": text("<svg>"), "a.js": text("x"),
         "k": { "type": "key", "value": key }, "untyped": { "value": "x" } });
     let (http, id) = finished(&t, &t.queue(), &json!({}), &outputs).await?;
-    same("media type of a.csv", &http.get(&format!("/j/{id}/outputs/a.csv")).await?.media(), &"text/csv".to_owned())?;
+    same(
+        "media type of a.csv",
+        &http.get(&format!("/j/{id}/outputs/a.csv")).await?.media(),
+        &"text/csv".to_owned(),
+    )?;
     for name in ["a.html", "a.svg", "a.js"] {
         let answer = http.get(&format!("/j/{id}/outputs/{name}")).await?;
         let disposition = answer.is(200)?.header("content-disposition").unwrap_or_default();
         let safe = answer.media() == "text/plain"
-            || (disposition.starts_with("attachment") && answer.header("x-content-type-options") == Some("nosniff"));
+            || (disposition.starts_with("attachment")
+                && answer.header("x-content-type-options") == Some("nosniff"));
         that(&format!("{name} as plain text or as an attachment"), safe, &answer.headers)?;
     }
     http.get(&format!("/j/{id}/outputs/untyped")).await?.tells(200, "x")?;
     let by_key = http.get(&format!("/j/{id}/outputs/k")).await?;
     match by_key.status {
-        302 => that("a way to the blob", by_key.header("location").is_some_and(|to| to.contains(&key)), &by_key.headers),
+        302 => that(
+            "a way to the blob",
+            by_key.header("location").is_some_and(|to| to.contains(&key)),
+            &by_key.headers,
+        ),
         _ => by_key.tells(200, "blob"),
     }
 }
@@ -159,5 +185,9 @@ async fn no_url(t: Test) -> anyhow::Result<()> {
     let outputs = json!({ "nourl": { "type": "url", "value": "not a url" } });
     let (http, id) = finished(&t, &t.queue(), &json!({}), &outputs).await?;
     http.get(&format!("/j/{id}/outputs/nourl")).await?.tells(404, "Output file 'nourl' not found")?;
-    same_json("the reference as it was", &http.data(&format!("/j/{id}/result.json")).await?["finished"]["result"]["outputs"], &outputs)
+    same_json(
+        "the reference as it was",
+        &http.data(&format!("/j/{id}/result.json")).await?["finished"]["result"]["outputs"],
+        &outputs,
+    )
 }

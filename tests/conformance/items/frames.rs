@@ -11,10 +11,25 @@ use crate::test::Test;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.41", Compat, "A worker that asks for definitions gets the known ones, and nothing when none is known.", definitions),
+        item!(
+            "7.41",
+            Compat,
+            "A worker that asks for definitions gets the known ones, and nothing when none is known.",
+            definitions
+        ),
         item!("7.42", Compat, "Lines of a running job go unchanged to clients, others are dropped.", lines),
-        item!("7.43", Compat, "Workers is sent when a worker comes and goes, and its jobs are queued again.", workers),
-        item!("10.2b", Compat, "A job set back to Queued still takes its result, and a later claim changes nothing.", late_result),
+        item!(
+            "7.43",
+            Compat,
+            "Workers is sent when a worker comes and goes, and its jobs are queued again.",
+            workers
+        ),
+        item!(
+            "10.2b",
+            Compat,
+            "A job set back to Queued still takes its result, and a later claim changes nothing.",
+            late_result
+        ),
         item!("10.2c", Compat, "Of two claims the worker whose id sorts first is shown.", two_claims),
     ]
 }
@@ -54,7 +69,9 @@ async fn lines(t: Test) -> anyhow::Result<()> {
         owner.send(&json!({ "type": "JobStatusLogs", "payload": payload })).await?;
     }
     for client in &clients {
-        client.message_that(0, "JobStatusPayload", "the last lines", |payload| payload["step"] == "Running").await?;
+        client
+            .message_that(0, "JobStatusPayload", "the last lines", |payload| payload["step"] == "Running")
+            .await?;
         same("lines forwarded", &client.payloads(0, "JobStatusPayload"), &sent.to_vec())?;
     }
     stranger.settle().await?;
@@ -69,9 +86,15 @@ async fn workers(t: Test) -> anyhow::Result<()> {
     let queue = t.queue();
     let client = Client::join(&t, &queue).await?;
     let worker = Worker::join(&t, &queue).await?;
-    let listed = client.message_that(0, "Workers", "Workers with the new one", |list| names(list) == [&worker.id]);
+    let listed =
+        client.message_that(0, "Workers", "Workers with the new one", |list| names(list) == [&worker.id]);
     let entry = listed.await?["workers"][0].take();
-    for (field, value) in [("version", json!("0.54.85")), ("cpus", json!(2)), ("gpus", json!(0)), ("maxJobDuration", json!("5m"))] {
+    for (field, value) in [
+        ("version", json!("0.54.85")),
+        ("cpus", json!(2)),
+        ("gpus", json!(0)),
+        ("maxJobDuration", json!("5m")),
+    ] {
         same(field, &entry[field], &value)?;
     }
     let id = client.submit(&Test::job(), None).await?;
@@ -79,10 +102,11 @@ async fn workers(t: Test) -> anyhow::Result<()> {
     let first = client.state(&id, "Running").await?;
     let mark = client.mark();
     worker.close(1000).await?;
-    client.until("Workers without the lost one", mark, LIST_PERIOD, |_| {
-        client.payloads(mark, "Workers").iter().any(|list| names(list).is_empty()).then_some(())
-    })
-    .await?;
+    client
+        .until("Workers without the lost one", mark, LIST_PERIOD, |_| {
+            client.payloads(mark, "Workers").iter().any(|list| names(list).is_empty()).then_some(())
+        })
+        .await?;
     let back = client.state_within(&id, "Queued", LIST_PERIOD).await?;
     same("queuedTime", &back["queuedTime"], &first["queuedTime"])?;
     same("worker", &back["worker"], &json!(""))

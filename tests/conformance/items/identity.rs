@@ -14,11 +14,31 @@ pub(super) fn items() -> Vec<Item> {
         item!("7.5", Compat, "Without an id the relay computes it from the definition.", computed),
         item!("7.52", Compat, "The ids of the canonical texts come out exactly.", canonical),
         item!("10.1a", Compat, "All recorded ids come out exactly.", recorded),
-        item!("10.1b", Compat, "What does not change the work does not change the id, and what does, does.", same_work),
-        item!("10.1c", Compat, "A submission over HTTP without id is answered with the computed one.", computed),
+        item!(
+            "10.1b",
+            Compat,
+            "What does not change the work does not change the id, and what does, does.",
+            same_work
+        ),
+        item!(
+            "10.1c",
+            Compat,
+            "A submission over HTTP without id is answered with the computed one.",
+            computed
+        ),
         item!("10.1d", Compat, "An id of the client's own is kept and answered.", own_id),
-        item!("10.1e", Dockframe, "A result under an unverified id does not answer another queue.", unverified),
-        item!("R-11", Dockframe, "A definition planted under a known id answers nobody in another queue.", planted),
+        item!(
+            "10.1e",
+            Dockframe,
+            "A result under an unverified id does not answer another queue.",
+            unverified
+        ),
+        item!(
+            "R-11",
+            Dockframe,
+            "A definition planted under a known id answers nobody in another queue.",
+            planted
+        ),
         item!("J-11", Dockframe, "The first definition under an id stays.", first_definition),
     ]
 }
@@ -49,8 +69,10 @@ async fn answer_ids(t: &Test, cases: impl Iterator<Item = (String, Value, String
 }
 
 fn case(vector: &Value) -> Option<(String, Value, String)> {
-    let id = vector["jobId"].as_str()?.to_owned();
-    Some((vector["note"].as_str().unwrap_or(&id).to_owned(), vector["definition"].clone(), id))
+    // One of the files says `id` and `name`.
+    let id = vector["jobId"].as_str().or(vector["id"].as_str())?.to_owned();
+    let note = vector["note"].as_str().or(vector["name"].as_str()).unwrap_or(&id).to_owned();
+    Some((note, vector["definition"].clone(), id))
 }
 
 async fn canonical(t: Test) -> anyhow::Result<()> {
@@ -99,7 +121,10 @@ async fn own_id(t: Test) -> anyhow::Result<()> {
     let (id, definition) = (format!("own-{}", Test::nonce()), Test::job());
     let body = json!({ "id": id, "definition": definition });
     same("id", &http.submit_body(&queue, &body).await?, &id)?;
-    anyhow::ensure!(http.list(&queue).await?.contains_key(&id), "expected the job under its own id in the list");
+    anyhow::ensure!(
+        http.list(&queue).await?.contains_key(&id),
+        "expected the job under its own id in the list"
+    );
     same_json("definition", &http.data(&format!("/q/{queue}/j/{id}/definition.json")).await?, &definition)
 }
 

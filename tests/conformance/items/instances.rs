@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::check::{LIST_PERIOD, SOON, same, same_json};
+use crate::peers::client::ended;
 use crate::peers::socket::Socket;
 use crate::peers::worker::{finished, logs, registration, result, running};
-use crate::peers::client::ended;
 use crate::registry::{Item, item};
 use crate::test::Test;
 use dockframe_tests::wait;
@@ -17,9 +17,24 @@ const SHOWN: Duration = Duration::from_millis(1_500);
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.50", Compat, "What is done on one instance is seen on the other, over HTTP and sockets.", seen_on_both),
-        item!("10.11", Dockframe, "Each kind of change shows on the other instance within a second.", within_a_second),
-        item!("J-10", Dockframe, "Cancels, replacements and deletions reach the other instance.", within_a_second),
+        item!(
+            "7.50",
+            Compat,
+            "What is done on one instance is seen on the other, over HTTP and sockets.",
+            seen_on_both
+        ),
+        item!(
+            "10.11",
+            Dockframe,
+            "Each kind of change shows on the other instance within a second.",
+            within_a_second
+        ),
+        item!(
+            "J-10",
+            Dockframe,
+            "Cancels, replacements and deletions reach the other instance.",
+            within_a_second
+        ),
         item!("J-16", Dockframe, "Both instances show the same namespaces of a job.", same_namespaces),
     ]
 }
@@ -59,7 +74,11 @@ async fn within_a_second(t: Test) -> anyhow::Result<()> {
     worker.send(&registration("w")).await?;
     worker.message(0, "Workers").await?;
     let names = async |id: &str, names: &Value| {
-        there.until_table(&format!("namespaces {names}"), SHOWN, |table| (table.get(id)?["namespaces"] == *names).then_some(())).await
+        there
+            .until_table(&format!("namespaces {names}"), SHOWN, |table| {
+                (table.get(id)?["namespaces"] == *names).then_some(())
+            })
+            .await
     };
     let definition = Test::job();
     let id = first.submit_in(&queue, &definition, "a").await?;

@@ -17,17 +17,47 @@ const LISTED: Duration = Duration::from_secs(60);
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.30", Compat, "A client first gets Workers, then the full list; a worker the full list first.", on_connect),
+        item!(
+            "7.30",
+            Compat,
+            "A client first gets Workers, then the full list; a worker the full list first.",
+            on_connect
+        ),
         item!("7.34", Compat, "A full list says that it is whole, an update that it is not.", subset),
         item!("7.35", Compat, "A finished job is listed without its result for a minute.", listed_a_minute),
-        item!("7.36", Compat, "An enqueued job, its claim and its end reach all clients and workers.", reaches_all),
-        item!("7.37", Compat, "Full lists come at least every ten seconds, of an empty queue too.", regular_lists),
+        item!(
+            "7.36",
+            Compat,
+            "An enqueued job, its claim and its end reach all clients and workers.",
+            reaches_all
+        ),
+        item!(
+            "7.37",
+            Compat,
+            "Full lists come at least every ten seconds, of an empty queue too.",
+            regular_lists
+        ),
         item!("7.38", Compat, "Each state is shown in order, Running before the first line.", in_order),
-        item!("7.39", Compat, "QueryJob answers for one job, empty for an unknown one, and finds what has left the queue.", query_job),
+        item!(
+            "7.39",
+            Compat,
+            "QueryJob answers for one job, empty for an unknown one, and finds what has left the queue.",
+            query_job
+        ),
         item!("7.40", Compat, "QueryJobStates is answered with a full list.", query_all),
         item!("7.57", Compat, "A change reaches everybody, a losing change nobody.", losing_change),
-        item!("10.10", Compat, "A success is listed for a minute, and full lists come every ten seconds.", listed_a_minute),
-        item!("10.10", Dockframe, "Every ending leaves the list after a minute, and QueryJob still finds it.", leaves),
+        item!(
+            "10.10",
+            Compat,
+            "A success is listed for a minute, and full lists come every ten seconds.",
+            listed_a_minute
+        ),
+        item!(
+            "10.10",
+            Dockframe,
+            "Every ending leaves the list after a minute, and QueryJob still finds it.",
+            leaves
+        ),
         item!("J-6", Dockframe, "The list over HTTP and the one on sockets show the same.", one_view),
         item!("R-20", Dockframe, "A full list that one peer asked for reaches nobody else.", only_asker),
     ]
@@ -39,7 +69,11 @@ async fn on_connect(t: Test) -> anyhow::Result<()> {
     for role in ["client", "browser"] {
         let client = t.socket(&format!("/q/{queue}/{role}")).await?;
         client.state(&id, "Queued").await?;
-        same("the first messages", &client.kinds(0)[..2].to_vec(), &vec!["Workers".to_owned(), "JobStates".to_owned()])?;
+        same(
+            "the first messages",
+            &client.kinds(0)[..2].to_vec(),
+            &vec!["Workers".to_owned(), "JobStates".to_owned()],
+        )?;
     }
     let worker = t.socket(&format!("/q/{queue}/worker")).await?;
     worker.state(&id, "Queued").await?;
@@ -167,7 +201,9 @@ async fn in_order(t: Test) -> anyhow::Result<()> {
     same("states as shown", &states, &expected)?;
     let shown = client.until("Running and a line", 0, SOON, |frames| {
         let place = |wanted: &dyn Fn(&Value) -> bool| {
-            frames.iter().position(|frame| matches!(frame, crate::peers::socket::Frame::Json(value) if wanted(value)))
+            frames
+                .iter()
+                .position(|frame| matches!(frame, crate::peers::socket::Frame::Json(value) if wanted(value)))
         };
         let running = place(&|value| value["payload"]["state"]["jobs"][&id]["state"] == "Running")?;
         let line = place(&|value| value["type"] == "JobStatusPayload")?;
@@ -208,7 +244,8 @@ async fn query_all(t: Test) -> anyhow::Result<()> {
 async fn losing_change(t: Test) -> anyhow::Result<()> {
     let queue = t.queue();
     let client = Client::join(&t, &queue).await?;
-    let (first, second) = (Worker::join_as(&t, &queue, "a-first").await?, Worker::join_as(&t, &queue, "b-second").await?);
+    let (first, second) =
+        (Worker::join_as(&t, &queue, "a-first").await?, Worker::join_as(&t, &queue, "b-second").await?);
     let id = client.submit(&Test::job(), None).await?;
     first.claim(&id).await?;
     second.state(&id, "Running").await?;
@@ -216,8 +253,12 @@ async fn losing_change(t: Test) -> anyhow::Result<()> {
     let marks = [client.mark(), first.mark(), second.mark()];
     second.send(&running(&id, "b-second")).await?;
     second.settle().await?;
-    client.send(&json!({ "type": "StateChange", "payload": { "tag": "", "state": "Finished", "job": Test::nonce(),
-        "value": { "type": "Finished", "reason": "Success", "time": 1, "worker": "x", "result": {} } } })).await?;
+    client
+        .send(
+            &json!({ "type": "StateChange", "payload": { "tag": "", "state": "Finished", "job": Test::nonce(),
+        "value": { "type": "Finished", "reason": "Success", "time": 1, "worker": "x", "result": {} } } }),
+        )
+        .await?;
     client.settle().await?;
     first.settle().await?;
     for (socket, mark) in [&*client, &*first, &*second].into_iter().zip(marks) {

@@ -12,12 +12,32 @@ use dockframe_tests::wait;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.15", Compat, "Lines are read from a cursor on, split into build and run, and say when they are final.", cursors),
-        item!("10.17", Dockframe, "A long log keeps its tail, numbered without a gap, and a new run begins without old lines.", long_and_new),
-        item!("R-17", Dockframe, "Both forms of the path show the same lines at any time, and every end is final.", both_forms),
+        item!(
+            "7.15",
+            Compat,
+            "Lines are read from a cursor on, split into build and run, and say when they are final.",
+            cursors
+        ),
+        item!(
+            "10.17",
+            Dockframe,
+            "A long log keeps its tail, numbered without a gap, and a new run begins without old lines.",
+            long_and_new
+        ),
+        item!(
+            "R-17",
+            Dockframe,
+            "Both forms of the path show the same lines at any time, and every end is final.",
+            both_forms
+        ),
         item!("J-7", Dockframe, "A cancel of one of two namespaces keeps all lines.", cancel_keeps_lines),
         item!("J-8", Dockframe, "A log of more than 64 KiB is kept whole.", long_log),
-        item!("J-24", Dockframe, "After a deletion and a new submission none of the old lines is read.", deleted_lines),
+        item!(
+            "J-24",
+            Dockframe,
+            "After a deletion and a new submission none of the old lines is read.",
+            deleted_lines
+        ),
     ]
 }
 
@@ -36,7 +56,8 @@ async fn cursors(t: Test) -> anyhow::Result<()> {
     http.get(&format!("/q/{queue}/j/none/run-logs.json")).await?.says(200, &empty)?;
     http.get("/j/none/build-logs.json?since=").await?.says(200, &empty)?;
     let id = http.submit(&queue, &Test::job()).await?;
-    let (run, build) = (format!("/q/{queue}/j/{id}/run-logs.json"), format!("/q/{queue}/j/{id}/build-logs.json"));
+    let (run, build) =
+        (format!("/q/{queue}/j/{id}/run-logs.json"), format!("/q/{queue}/j/{id}/build-logs.json"));
     http.get(&run).await?.says(200, &empty)?;
     let worker = Worker::join(&t, &queue).await?;
     worker.claim(&id).await?;

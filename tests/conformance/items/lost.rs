@@ -12,7 +12,12 @@ use crate::test::{Test, now};
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("10.9", Compat, "A lost worker's job is queued with its old time, and its repeated claim or result is taken.", back),
+        item!(
+            "10.9",
+            Compat,
+            "A lost worker's job is queued with its old time, and its repeated claim or result is taken.",
+            back
+        ),
         item!("10.9", Dockframe, "A worker with two sockets is lost with the last of them.", two_sockets),
         item!("R-4", Dockframe, "Every live socket of a worker is served.", two_sockets),
         item!("J-19", Dockframe, "A job that loses its worker again and again ends with an error.", attempts),
@@ -67,7 +72,11 @@ async fn two_sockets(t: Test) -> anyhow::Result<()> {
         if job["state"] == "Running" { Ok(()) } else { Err(job.to_string()) }
     })
     .await?;
-    that("no loss shown", client.jobs(mark, &id).iter().all(|job| job["state"] == "Running"), &client.tail(mark))?;
+    that(
+        "no loss shown",
+        client.jobs(mark, &id).iter().all(|job| job["state"] == "Running"),
+        &client.tail(mark),
+    )?;
     second.send(&logs(&id, "Running", &json!([["by the second\n", 1]]))).await?;
     client.message(mark, "JobStatusPayload").await?;
     drop(second);

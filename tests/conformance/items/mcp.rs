@@ -12,8 +12,18 @@ use crate::test::Test;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.48", Compat, "MCP answers without a session, with its six tools, and follows a job with progress.", tools),
-        item!("R-31", Dockframe, "Malformed MCP requests are answered by JSON-RPC errors, and no socket lists queues.", errors),
+        item!(
+            "7.48",
+            Compat,
+            "MCP answers without a session, with its six tools, and follows a job with progress.",
+            tools
+        ),
+        item!(
+            "R-31",
+            Dockframe,
+            "Malformed MCP requests are answered by JSON-RPC errors, and no socket lists queues.",
+            errors
+        ),
         item!("R-41", Dockframe, "An uploaded file may have any name.", file_names),
     ]
 }
@@ -30,14 +40,18 @@ fn messages(answer: &Answer) -> anyhow::Result<Vec<Value>> {
     match answer.is(200)?.media().as_str() {
         "text/event-stream" => {
             let text = answer.text();
-            text.lines().filter_map(|line| line.strip_prefix("data: ")).map(|data| Ok(serde_json::from_str(data)?)).collect()
+            text.lines()
+                .filter_map(|line| line.strip_prefix("data: "))
+                .map(|data| Ok(serde_json::from_str(data)?))
+                .collect()
         }
         _ => Ok(vec![answer.json()?]),
     }
 }
 
 async fn call(http: &Http, method: &str, params: Value) -> anyhow::Result<Value> {
-    let answer = post(http, &json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params })).await?;
+    let answer =
+        post(http, &json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params })).await?;
     let last = messages(&answer)?.pop().context("expected a reply; came none")?;
     same_json("id of the reply", &last["id"], &json!(7))?;
     Ok(last)
@@ -60,9 +74,14 @@ async fn tools(t: Test) -> anyhow::Result<()> {
     let notification = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
     post(&http, &notification).await?.is(202)?;
     let listed = call(&http, "tools/list", json!({})).await?;
-    let mut names: Vec<_> = listed["result"]["tools"].as_array().into_iter().flatten().map(|tool| tool["name"].clone()).collect();
+    let mut names: Vec<_> =
+        listed["result"]["tools"].as_array().into_iter().flatten().map(|tool| tool["name"].clone()).collect();
     names.sort_by_key(ToString::to_string);
-    same("tools", &Value::Array(names), &json!(["cancel_job", "follow_job", "get_job_status", "list_jobs", "submit_job", "upload_file"]))?;
+    same(
+        "tools",
+        &Value::Array(names),
+        &json!(["cancel_job", "follow_job", "get_job_status", "list_jobs", "submit_job", "upload_file"]),
+    )?;
     same("an unknown method", &call(&http, "nope", json!({})).await?["error"]["code"], &json!(-32601))?;
     let unknown = call(&http, "tools/call", json!({ "name": "nope", "arguments": {} })).await?;
     same("an unknown tool", &unknown["error"]["code"], &json!(-32603))?;
@@ -78,7 +97,9 @@ async fn work(t: &Test, http: &Http, queue: &str) -> anyhow::Result<()> {
     let submitted = tool(http, "submit_job", arguments).await?;
     same("success", &submitted["success"], &json!(true))?;
     let id = submitted["jobId"].as_str().context("no jobId")?.to_owned();
-    for field in ["queue", "viewUrl", "resultUrl", "definition", "namespace", "message", "shareWithUser", "nextStep"] {
+    for field in
+        ["queue", "viewUrl", "resultUrl", "definition", "namespace", "message", "shareWithUser", "nextStep"]
+    {
         that(&format!("the field {field}"), submitted.get(field).is_some(), &submitted)?;
     }
     same("namespaces", &http.list(queue).await?[&id]["namespaces"], &json!(["dev"]))?;
@@ -96,7 +117,8 @@ async fn work(t: &Test, http: &Http, queue: &str) -> anyhow::Result<()> {
     run?;
     let mut all = messages(&followed?)?;
     let reply = all.pop().context("no reply")?;
-    let text: Value = serde_json::from_str(reply["result"]["content"][0]["text"].as_str().unwrap_or_default())?;
+    let text: Value =
+        serde_json::from_str(reply["result"]["content"][0]["text"].as_str().unwrap_or_default())?;
     same("state", &text["state"], &json!("Finished"))?;
     same("exit code", &text["exitCode"], &json!(0))?;
     same("output files", &text["outputFiles"].as_array().map(Vec::len), &Some(1))?;
@@ -108,7 +130,8 @@ async fn work(t: &Test, http: &Http, queue: &str) -> anyhow::Result<()> {
     that("a notification with the line", line.is_some(), &all)?;
     let status = tool(http, "get_job_status", json!({ "jobId": id, "queue": queue })).await?;
     same("status code", &status["result"]["statusCode"], &json!(0))?;
-    let other = tool(http, "submit_job", json!({ "queue": queue, "image": "a", "command": Test::nonce() })).await?;
+    let other =
+        tool(http, "submit_job", json!({ "queue": queue, "image": "a", "command": Test::nonce() })).await?;
     let other = other["jobId"].as_str().unwrap_or_default().to_owned();
     let cancelled = tool(http, "cancel_job", json!({ "jobId": other, "queue": queue })).await?;
     same("success of the cancel", &cancelled["success"], &json!(true))?;
@@ -136,7 +159,12 @@ async fn errors(t: Test) -> anyhow::Result<()> {
 async fn file_names(t: Test) -> anyhow::Result<()> {
     let http = t.http();
     for name in ["a/b.txt", "what?.txt", "ä #1%.txt"] {
-        let file = tool(&http, "upload_file", json!({ "filename": name, "content": "aGVsbG8=", "encoding": "base64" })).await?;
+        let file = tool(
+            &http,
+            "upload_file",
+            json!({ "filename": name, "content": "aGVsbG8=", "encoding": "base64" }),
+        )
+        .await?;
         same("success", &file["success"], &json!(true))?;
         same("size", &file["size"], &json!(5))?;
         let url = file["downloadUrl"].as_str().context("no downloadUrl")?;

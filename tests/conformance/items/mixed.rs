@@ -14,8 +14,18 @@ use dockframe_tests::wait;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("10.14b", Dockframe, "No lease message and no lease id reaches anybody but its worker.", secret),
-        item!("10.14k", Dockframe, "With an old worker in the queue no job is recorded twice, and old peers see old messages.", mixed),
+        item!(
+            "10.14b",
+            Dockframe,
+            "No lease message and no lease id reaches anybody but its worker.",
+            secret
+        ),
+        item!(
+            "10.14k",
+            Dockframe,
+            "With an old worker in the queue no job is recorded twice, and old peers see old messages.",
+            mixed
+        ),
         item!("J-14", Dockframe, "A claim outlives the opening of its queue by others.", opened_by_others),
     ]
 }
@@ -37,7 +47,12 @@ async fn secret(t: Test) -> anyhow::Result<()> {
     client.state(&id, "Finished").await?;
     old.settle().await?;
     let mut texts = vec![status];
-    for path in [format!("/q/{queue}"), format!("/q/{queue}/j/{id}/result.json"), format!("/q/{queue}/j/{id}/run-logs.json"), format!("/q/{queue}/status")] {
+    for path in [
+        format!("/q/{queue}"),
+        format!("/q/{queue}/j/{id}/result.json"),
+        format!("/q/{queue}/j/{id}/run-logs.json"),
+        format!("/q/{queue}/status"),
+    ] {
         texts.push(http.get(&path).await?.text());
     }
     for socket in [&*client, &*old, &*watcher] {
@@ -51,7 +66,11 @@ async fn secret(t: Test) -> anyhow::Result<()> {
         }
     }
     let line = client.payloads(0, "JobStatusPayload").remove(0);
-    same_json("the line as an old client gets it", &line, &json!({ "jobId": id, "step": "Running", "logs": [["line\n", 1]] }))
+    same_json(
+        "the line as an old client gets it",
+        &line,
+        &json!({ "jobId": id, "step": "Running", "logs": [["line\n", 1]] }),
+    )
 }
 
 async fn mixed(t: Test) -> anyhow::Result<()> {
@@ -81,8 +100,18 @@ async fn mixed(t: Test) -> anyhow::Result<()> {
     }
     new.settle().await?;
     same("grants", &new.grants(0).len(), &1)?;
-    let known = ["JobStates", "JobStateUpdates", "Workers", "JobStatusPayload", "ClearJobCache", "BroadcastJobDefinitions", "StatusRequest", "PONG"];
-    let strange: Vec<_> = client.kinds(0).into_iter().filter(|kind| !known.contains(&kind.as_str())).collect();
+    let known = [
+        "JobStates",
+        "JobStateUpdates",
+        "Workers",
+        "JobStatusPayload",
+        "ClearJobCache",
+        "BroadcastJobDefinitions",
+        "StatusRequest",
+        "PONG",
+    ];
+    let strange: Vec<_> =
+        client.kinds(0).into_iter().filter(|kind| !known.contains(&kind.as_str())).collect();
     same("messages that an old client does not know", &strange, &vec![])
 }
 

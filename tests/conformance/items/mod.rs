@@ -10,6 +10,7 @@ mod files;
 mod frames;
 mod identity;
 mod instances;
+mod lease_ends;
 mod leases;
 mod lists;
 mod logs;
@@ -44,6 +45,7 @@ pub(crate) fn all() -> Vec<Item> {
         frames::items(),
         identity::items(),
         instances::items(),
+        lease_ends::items(),
         leases::items(),
         lists::items(),
         logs::items(),

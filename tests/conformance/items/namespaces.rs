@@ -16,15 +16,30 @@ const REPLACED: Duration = Duration::from_secs(15);
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.45", Compat, "One job in several namespaces is one entry; removing one keeps it, a star takes all.", one_entry),
-        item!("7.46", Compat, "A named namespace keeps only the newest job, the default one keeps all.", newest),
+        item!(
+            "7.45",
+            Compat,
+            "One job in several namespaces is one entry; removing one keeps it, a star takes all.",
+            one_entry
+        ),
+        item!(
+            "7.46",
+            Compat,
+            "A named namespace keeps only the newest job, the default one keeps all.",
+            newest
+        ),
         item!("10.8a", Compat, "The default namespace never replaces.", default_keeps_all),
         item!("10.8b", Compat, "Another namespace keeps only the newest job.", newest),
         item!("10.8c", Compat, "A replaced job that another namespace holds goes on.", goes_on),
         item!("10.8d", Compat, "The same namespace in two queues is two.", two_queues),
         item!("10.8e", Compat, "A missing and an empty namespace are the default one.", empty_is_default),
         item!("10.8f", Dockframe, "Replacements are delayed by age, and the last submission wins.", delays),
-        item!("J-1", Dockframe, "A job older than 20 s is replaced too, and so is one whose successor came from the cache.", old_and_cached),
+        item!(
+            "J-1",
+            Dockframe,
+            "A job older than 20 s is replaced too, and so is one whose successor came from the cache.",
+            old_and_cached
+        ),
         item!("J-2", Dockframe, "A, B, A in one namespace ends with A.", back_again),
     ]
 }
@@ -72,14 +87,15 @@ async fn newest(t: Test) -> anyhow::Result<()> {
         newest = http.submit_in(&queue, &Test::job(), "n").await?;
     }
     left_alone(&t, &queue, "n", &newest).await?;
-    client.until_table("the newest and the default one", REPLACED, |table| {
-        let mut ids: Vec<_> = table.keys().cloned().collect();
-        let mut wanted = vec![kept.clone(), newest.clone()];
-        ids.sort();
-        wanted.sort();
-        (ids == wanted).then_some(())
-    })
-    .await
+    client
+        .until_table("the newest and the default one", REPLACED, |table| {
+            let mut ids: Vec<_> = table.keys().cloned().collect();
+            let mut wanted = vec![kept.clone(), newest.clone()];
+            ids.sort();
+            wanted.sort();
+            (ids == wanted).then_some(())
+        })
+        .await
 }
 
 async fn default_keeps_all(t: Test) -> anyhow::Result<()> {

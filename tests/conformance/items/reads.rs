@@ -10,15 +10,45 @@ use crate::test::Test;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.8", Compat, "The list of a queue shows what is there, sorted namespaces, and no results.", list),
-        item!("7.9", Compat, "A job is read with its definition as submitted, and its result once there is one.", job),
-        item!("7.10", Compat, "Definition and result answer 200 under both prefixes, with null for what is not there.", documents),
+        item!(
+            "7.8",
+            Compat,
+            "The list of a queue shows what is there, sorted namespaces, and no results.",
+            list
+        ),
+        item!(
+            "7.9",
+            Compat,
+            "A job is read with its definition as submitted, and its result once there is one.",
+            job
+        ),
+        item!(
+            "7.10",
+            Compat,
+            "Definition and result answer 200 under both prefixes, with null for what is not there.",
+            documents
+        ),
         item!("7.11", Compat, "The worker's result object is handed out unchanged.", unchanged),
-        item!("7.12", Compat, "The result can be read, on every instance, when a socket shows Finished.", readable_when_shown),
+        item!(
+            "7.12",
+            Compat,
+            "The result can be read, on every instance, when a socket shows Finished.",
+            readable_when_shown
+        ),
         item!("7.13", Compat, "The namespaces of a job are a list, empty for an unknown job.", namespaces),
-        item!("10.5", Compat, "Definition, result, outputs and logs can be read when Finished is seen.", readable_when_shown),
+        item!(
+            "10.5",
+            Compat,
+            "Definition, result, outputs and logs can be read when Finished is seen.",
+            readable_when_shown
+        ),
         item!("7.16", Compat, "All log lines can be read when Finished is visible.", all_lines),
-        item!("R-34", Dockframe, "Under a queue its own result is read, else the shared one, never another queue's.", own_result),
+        item!(
+            "R-34",
+            Dockframe,
+            "Under a queue its own result is read, else the shared one, never another queue's.",
+            own_result
+        ),
     ]
 }
 
@@ -159,7 +189,11 @@ async fn own_result(t: Test) -> anyhow::Result<()> {
     let id = http.submit(&first, &definition).await?;
     http.submit(&second, &definition).await?;
     Worker::join(&t, &first).await?.do_job(&id, "first").await?;
-    same_json("result while this queue still waits", &http.list(&second).await?[&id]["state"], &json!("Queued"))?;
+    same_json(
+        "result while this queue still waits",
+        &http.list(&second).await?[&id]["state"],
+        &json!("Queued"),
+    )?;
     Worker::join(&t, &second).await?.do_job(&id, "second").await?;
     for (queue, text) in [(&first, "first"), (&second, "second"), (&third, "first")] {
         let data = http.result(queue, &id).await?;

@@ -17,7 +17,12 @@ pub(super) fn items() -> Vec<Item> {
         item!("10.16", Dockframe, "What a socket may not do has no visible effect.", refused),
         item!("R-24", Dockframe, "Only the worker that holds a job runs and ends it.", only_holder),
         item!("10.2d", Dockframe, "Clocks that are ten minutes off change no decision.", clocks),
-        item!("J-17", Dockframe, "The relay's clock stamps what is queued, whatever the sender says.", clocks),
+        item!(
+            "J-17",
+            Dockframe,
+            "The relay's clock stamps what is queued, whatever the sender says.",
+            clocks
+        ),
         item!("J-9", Dockframe, "Changes over HTTP and sockets of one job stand in one line.", one_line),
     ]
 }
@@ -60,7 +65,8 @@ async fn refused(t: Test) -> anyhow::Result<()> {
 async fn only_holder(t: Test) -> anyhow::Result<()> {
     let queue = t.queue();
     let (client, holder) = (Client::join(&t, &queue).await?, Worker::join(&t, &queue).await?);
-    let (other, unregistered) = (Worker::join(&t, &queue).await?, t.socket(&format!("/q/{queue}/worker")).await?);
+    let (other, unregistered) =
+        (Worker::join(&t, &queue).await?, t.socket(&format!("/q/{queue}/worker")).await?);
     let id = client.submit(&Test::job(), None).await?;
     holder.claim(&id).await?;
     let before = client.state(&id, "Running").await?;
@@ -104,7 +110,9 @@ async fn clocks(t: Test) -> anyhow::Result<()> {
         client.gone(&id, LIST_PERIOD).await?;
         client.send(&stamped(queued(&id, &definition, None))).await?;
         client.state(&id, "Queued").await?;
-        worker.until_table("queued anew", SOON, |table| (table.get(&id)?["state"] == "Queued").then_some(())).await?;
+        worker
+            .until_table("queued anew", SOON, |table| (table.get(&id)?["state"] == "Queued").then_some(()))
+            .await?;
         worker.send(&running_at(&id, &worker.id, off)).await?;
         client.state(&id, "Running").await?;
         worker.send(&stamped(finished(&id, &worker.id, "Success", &result("out")))).await?;
@@ -121,7 +129,8 @@ async fn one_line(t: Test) -> anyhow::Result<()> {
     let id = job_id(&definition)?;
     // Twenty namespaces at once, half over each way: none is lost, whatever the order.
     let submits = (0..20).map(|n| {
-        let (namespace, http, definition, client, queue, id) = (format!("n{n:02}"), &http, &definition, &client, &queue, &id);
+        let (namespace, http, definition, client, queue, id) =
+            (format!("n{n:02}"), &http, &definition, &client, &queue, &id);
         async move {
             if n % 2 == 0 {
                 http.submit_in(queue, definition, &namespace).await.map(|_| ())

@@ -10,8 +10,18 @@ use crate::test::{Test, job_id};
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("R-44", Dockframe, "A frame with fields of wrong types costs its sender that frame alone.", wrong_types),
-        item!("R-45", Dockframe, "Names of built-in properties are names like any other, and other types are refused.", odd_names),
+        item!(
+            "R-44",
+            Dockframe,
+            "A frame with fields of wrong types costs its sender that frame alone.",
+            wrong_types
+        ),
+        item!(
+            "R-45",
+            Dockframe,
+            "Names of built-in properties are names like any other, and other types are refused.",
+            odd_names
+        ),
         item!("J-20", Dockframe, "A client's WorkerLost or Removed changes nothing.", lost_or_removed),
     ]
 }
@@ -66,7 +76,10 @@ async fn odd_names(t: Test) -> anyhow::Result<()> {
     }
     for namespace in [json!(["a"]), json!({ "a": 1 }), json!(5), json!("*")] {
         let body = json!({ "definition": Test::job(), "control": { "namespace": namespace } });
-        http.post(&format!("/q/{queue}"), &body).await?.refuses(400).map_err(|error| anyhow::anyhow!("namespace {namespace}: {error}"))?;
+        http.post(&format!("/q/{queue}"), &body)
+            .await?
+            .refuses(400)
+            .map_err(|error| anyhow::anyhow!("namespace {namespace}: {error}"))?;
         let definition = Test::job();
         let id = job_id(&definition)?;
         let mut change = queued(&id, &definition, None);

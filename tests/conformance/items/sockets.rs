@@ -14,13 +14,33 @@ use crate::test::{Test, job_id};
 pub(super) fn items() -> Vec<Item> {
     vec![
         item!("7.29", Compat, "Sockets open with and without /q, and a bad path never stays open.", paths),
-        item!("7.31", Compat, "PING is answered, to a worker with its id, and nothing but JSON comes unasked.", words),
-        item!("7.32", Compat, "Binary, malformed and unknown frames are ignored, and the socket stays open.", ignored),
+        item!(
+            "7.31",
+            Compat,
+            "PING is answered, to a worker with its id, and nothing but JSON comes unasked.",
+            words
+        ),
+        item!(
+            "7.32",
+            Compat,
+            "Binary, malformed and unknown frames are ignored, and the socket stays open.",
+            ignored
+        ),
         item!("7.33", Compat, "Frames of one socket about one job take effect in order.", in_order),
         item!("7.53", Compat, "PONG comes within a second while the relay is busy.", pong_under_load),
-        item!("R-5", Dockframe, "Frames sent right after the upgrade of a queue's first socket count.", first_frames),
+        item!(
+            "R-5",
+            Dockframe,
+            "Frames sent right after the upgrade of a queue's first socket count.",
+            first_frames
+        ),
         item!("R-6", Dockframe, "A bad path is refused at the upgrade.", refused),
-        item!("R-7", Dockframe, "Simultaneous first connections to a queue see each other's jobs.", one_queue),
+        item!(
+            "R-7",
+            Dockframe,
+            "Simultaneous first connections to a queue see each other's jobs.",
+            one_queue
+        ),
         item!("R-22", Dockframe, "A queue's name is decoded alike over HTTP and on sockets.", one_name),
     ]
 }
@@ -31,7 +51,9 @@ async fn paths(t: Test) -> anyhow::Result<()> {
     let queue = t.queue();
     let id = t.http().submit(&queue, &Test::job()).await?;
     for role in ["browser", "client", "worker"] {
-        for path in [format!("/q/{queue}/{role}"), format!("/{queue}/{role}"), format!("/q/{queue}/{role}/more?x=1")] {
+        for path in
+            [format!("/q/{queue}/{role}"), format!("/{queue}/{role}"), format!("/q/{queue}/{role}/more?x=1")]
+        {
             let socket = t.socket(&path).await?;
             socket.state(&id, "Queued").await.map_err(|error| anyhow::anyhow!("{path}: {error}"))?;
         }
@@ -64,8 +86,8 @@ async fn words(t: Test) -> anyhow::Result<()> {
     worker.say("PING").await?;
     worker.word(0, "PONG w-one").await?;
     let silent = Client::join(&t, &queue).await?;
-    client.submit(&Test::job(), None).await?;
-    silent.message(2, "JobStateUpdates").await.or(silent.message(2, "JobStates").await)?;
+    let id = client.submit(&Test::job(), None).await?;
+    silent.state(&id, "Queued").await?;
     let strange: Vec<_> =
         silent.frames(0).into_iter().filter(|frame| !matches!(frame, Frame::Json(_))).collect();
     same("frames that are no JSON", &strange, &vec![])
@@ -73,14 +95,26 @@ async fn words(t: Test) -> anyhow::Result<()> {
 
 async fn ignored(t: Test) -> anyhow::Result<()> {
     let queue = t.queue();
-    let sockets = [t.socket(&format!("/q/{queue}/client")).await?, t.socket(&format!("/q/{queue}/worker")).await?];
+    let sockets =
+        [t.socket(&format!("/q/{queue}/client")).await?, t.socket(&format!("/q/{queue}/worker")).await?];
     for socket in &sockets {
         socket.message(0, "JobStates").await?;
         let mark = socket.mark();
         let texts = [
-            "", "undefined", "hello", "{bad", "[]", "null", "{}", r#"{"type":5}"#, r#"{"type":"Nope"}"#,
-            r#"{"type":"StateChange"}"#, r#"{"type":"StateChange","payload":null}"#, r#"{"type":"WorkerRegistration"}"#,
-            r#"{"type":"QueryJob","payload":{}}"#, r#"{"type":"JobStatusLogs","payload":{}}"#,
+            "",
+            "undefined",
+            "hello",
+            "{bad",
+            "[]",
+            "null",
+            "{}",
+            r#"{"type":5}"#,
+            r#"{"type":"Nope"}"#,
+            r#"{"type":"StateChange"}"#,
+            r#"{"type":"StateChange","payload":null}"#,
+            r#"{"type":"WorkerRegistration"}"#,
+            r#"{"type":"QueryJob","payload":{}}"#,
+            r#"{"type":"JobStatusLogs","payload":{}}"#,
         ];
         for text in texts {
             socket.say(text).await?;
@@ -160,7 +194,10 @@ async fn refused(t: Test) -> anyhow::Result<()> {
         let allowed = if path == "/q//" { vec![400, 404] } else { vec![wanted] };
         match Socket::open(t.address(), path, &[]).await {
             Err(NotOpened::Refused { status, .. }) if allowed.contains(&status) => {}
-            other => anyhow::bail!("{path}: expected a refusal with {wanted}; came {:?}", other.map(|_| "a socket")),
+            other => anyhow::bail!(
+                "{path}: expected a refusal with {wanted}; came {:?}",
+                other.map(|_| "a socket")
+            ),
         }
     }
     Ok(())
@@ -170,7 +207,8 @@ async fn one_queue(t: Test) -> anyhow::Result<()> {
     for _ in 0..3 {
         let queue = t.queue();
         let joins = (0..8).map(|_| Client::join(&t, &queue));
-        let clients = futures_util::future::join_all(joins).await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        let clients =
+            futures_util::future::join_all(joins).await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         for client in &clients {
             let id = client.submit(&Test::job(), None).await?;
             for other in &clients {

@@ -13,11 +13,26 @@ use dockframe_tests::wait;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.26", Compat, "The status of a queue has its jobs, workers and clients under both paths.", status),
+        item!(
+            "7.26",
+            Compat,
+            "The status of a queue has its jobs, workers and clients under both paths.",
+            status
+        ),
         item!("7.26", Dockframe, "The status never shows a definition.", no_definition),
         item!("7.27", Compat, "The metrics of a queue count what is outstanding.", metrics),
-        item!("7.49", Compat, "StatusRequest has no payload, and a mute worker delays the answer by little.", mute_worker),
-        item!("R-19", Dockframe, "The status answers from the records, with the reason of an ending.", from_records),
+        item!(
+            "7.49",
+            Compat,
+            "StatusRequest has no payload, and a mute worker delays the answer by little.",
+            mute_worker
+        ),
+        item!(
+            "R-19",
+            Dockframe,
+            "The status answers from the records, with the reason of an ending.",
+            from_records
+        ),
     ]
 }
 
@@ -42,14 +57,24 @@ async fn status(t: Test) -> anyhow::Result<()> {
         let info = &answer["queueInfo"];
         same("address", &info["address"], &json!(queue))?;
         that("a server id", info["serverId"].is_string(), info)?;
-        that("numbers", ["jobCount", "localWorkerCount", "otherWorkerCount", "clientCount"].iter().all(|name| info[name].is_u64()), info)?;
+        that(
+            "numbers",
+            ["jobCount", "localWorkerCount", "otherWorkerCount", "clientCount"]
+                .iter()
+                .all(|name| info[name].is_u64()),
+            info,
+        )?;
         that("clientCount", answer["clientCount"].is_u64(), &answer)?;
         let states = info["jobStates"].as_array().map(Vec::as_slice).unwrap_or_default();
         let shown = |id: &str| states.iter().find(|job| job["id"] == id[..6]);
         let job = shown(&running).cloned().unwrap_or_default();
         same("state in jobStates", &job["state"], &json!("Running"))?;
         same("worker in jobStates", &job["worker"], &json!(&worker.id[..6]))?;
-        same("worker of a queued job", &shown(&queued).map(|job| job["worker"].clone()), &Some(json!("none")))?;
+        same(
+            "worker of a queued job",
+            &shown(&queued).map(|job| job["worker"].clone()),
+            &Some(json!("none")),
+        )?;
     }
     Ok(())
 }
@@ -139,6 +164,10 @@ async fn from_records(t: Test) -> anyhow::Result<()> {
     let local = answer["localWorkers"].as_object().into_iter().flatten().map(|(id, _)| id.clone());
     let workers: Vec<_> = local.chain(others).collect();
     same("workers", &workers, &vec![worker.id.clone()])?;
-    let empty = answer["otherServers"].as_object().into_iter().flatten().find(|(_, server)| server["workers"] == json!({}));
+    let empty = answer["otherServers"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .find(|(_, server)| server["workers"] == json!({}));
     same("other servers without workers", &empty.map(|(_, server)| server), &None::<&Value>)
 }

@@ -15,8 +15,18 @@ use crate::test::Test;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.17", Compat, "The stream replays what is known, reports what comes, and ends with final.", stream),
-        item!("R-18", Dockframe, "The stream pushes at once, keeps itself alive, and ends for an unknown job.", pushed),
+        item!(
+            "7.17",
+            Compat,
+            "The stream replays what is known, reports what comes, and ends with final.",
+            stream
+        ),
+        item!(
+            "R-18",
+            Dockframe,
+            "The stream pushes at once, keeps itself alive, and ends for an unknown job.",
+            pushed
+        ),
     ]
 }
 
@@ -24,7 +34,8 @@ pub(super) fn items() -> Vec<Item> {
 async fn read(http: &Http, path: &str, limit: Duration) -> anyhow::Result<(Vec<(String, Value)>, String)> {
     let answer = http.open(path).await?;
     same("status of the stream", &answer.status().as_u16(), &200)?;
-    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header =
+        |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let media = header("content-type").unwrap_or_default();
     that("text/event-stream", media.starts_with("text/event-stream"), &media)?;
     same("Cache-Control", &header("cache-control"), &Some("no-cache".to_owned()))?;
@@ -85,9 +96,11 @@ async fn stream(t: Test) -> anyhow::Result<()> {
     ran?;
     let (live, _) = live?;
     same_json("the live stream", &summary(&live), &expected())?;
-    let states: Vec<_> = live.iter().filter(|(kind, _)| kind == "state").map(|(_, data)| data["state"].clone()).collect();
+    let states: Vec<_> =
+        live.iter().filter(|(kind, _)| kind == "state").map(|(_, data)| data["state"].clone()).collect();
     same("states", &states, &vec![json!("Queued"), json!("Running"), json!("Finished")])?;
-    let cursor = live.iter().rev().find(|(kind, _)| kind == "run-log").map(|(_, data)| data["cursor"].clone());
+    let cursor =
+        live.iter().rev().find(|(kind, _)| kind == "run-log").map(|(_, data)| data["cursor"].clone());
     same("cursor", &cursor, &Some(json!(2)))?;
     let (again, _) = read(&http, &path, limit).await?;
     same_json("the stream of a finished job", &summary(&again), &expected())?;
@@ -106,7 +119,11 @@ async fn stream(t: Test) -> anyhow::Result<()> {
     let (cancelled, answer) = tokio::join!(read(&http, &path, limit), cancel);
     answer?.is(200)?;
     let last = cancelled?.0.pop().context("no event of a cancelled job")?;
-    same_json("its last event", &json!([last.0, last.1]), &json!(["final", { "state": "Finished", "reason": "Cancelled" }]))
+    same_json(
+        "its last event",
+        &json!([last.0, last.1]),
+        &json!(["final", { "state": "Finished", "reason": "Cancelled" }]),
+    )
 }
 
 async fn pushed(t: Test) -> anyhow::Result<()> {
@@ -131,6 +148,10 @@ async fn pushed(t: Test) -> anyhow::Result<()> {
     same("last event of a deleted job", &kinds.last().map(String::as_str), &Some("final"))?;
     let (events, text) = unknown?;
     let last = events.last().map(|(kind, data)| json!([kind, data]));
-    same("last event of an unknown job", &last, &Some(json!(["final", { "state": "Unknown", "reason": "Job not found" }])))?;
+    same(
+        "last event of an unknown job",
+        &last,
+        &Some(json!(["final", { "state": "Unknown", "reason": "Job not found" }])),
+    )?;
     that("comments that keep it alive", text.lines().any(|line| line.starts_with(':')), &text)
 }

@@ -10,7 +10,12 @@ use crate::test::Test;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("10.4b", Dockframe, "A live job in two queues runs once in each, and neither touches the other.", two_runs),
+        item!(
+            "10.4b",
+            Dockframe,
+            "A live job in two queues runs once in each, and neither touches the other.",
+            two_runs
+        ),
         item!("J-3", Dockframe, "A job in two queues has a record in each.", two_runs),
         item!("J-4", Dockframe, "A result sent to a queue that does not hold the job is dropped.", not_held),
     ]
@@ -33,7 +38,11 @@ async fn two_runs(t: Test) -> anyhow::Result<()> {
     client.settle().await?;
     same("state after its end there", &client.table()[&id]["state"], &json!("Queued"))?;
     same("updates here", &client.payloads(mark, "JobStateUpdates"), &vec![])?;
-    same_json("the result here", &http.data(&format!("/q/{honest}/j/{id}/result.json")).await?, &Value::Null)?;
+    same_json(
+        "the result here",
+        &http.data(&format!("/q/{honest}/j/{id}/result.json")).await?,
+        &Value::Null,
+    )?;
     worker.claim(&id).await?;
     worker.log(&id, "Running", &json!([["true\n", 1]])).await?;
     // The other queue once more, while it runs here.
@@ -59,6 +68,10 @@ async fn not_held(t: Test) -> anyhow::Result<()> {
     forger.send(&finished(&id, &forger.id, "Success", &result("forged"))).await?;
     forger.settle().await?;
     same_json("the result", &http.result(&honest, &id).await?, &before)?;
-    same_json("the shared result", &http.data(&format!("/j/{id}/result.json")).await?["finished"], &before["finished"])?;
+    same_json(
+        "the shared result",
+        &http.data(&format!("/j/{id}/result.json")).await?["finished"],
+        &before["finished"],
+    )?;
     same("the hostile queue's list", &http.list(&hostile).await?.len(), &0)
 }

@@ -10,8 +10,18 @@ pub(super) const CANONICAL: &str = include_str!("../../../shared/tests/vectors/j
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.51", Compat, "The recorded exchanges replay, each as recorded or as intended instead.", as_any_relay),
-        item!("7.51", Dockframe, "The recorded exchanges replay, with the intended differences.", as_intended),
+        item!(
+            "7.51",
+            Compat,
+            "The recorded exchanges replay, each as recorded or as intended instead.",
+            as_any_relay
+        ),
+        item!(
+            "7.51",
+            Dockframe,
+            "The recorded exchanges replay, with the intended differences.",
+            as_intended
+        ),
     ]
 }
 

@@ -17,11 +17,26 @@ const MANY: usize = 1_100;
 
 pub(super) fn items() -> Vec<Item> {
     vec![
-        item!("7.58", Dockframe, "A watcher gets Hello first and nothing unasked but the summary, and hears of no other job.", quiet),
-        item!("7.59", Dockframe, "A Watch brings all its jobs and lines at once, then each change once, with growing revisions.", watched),
+        item!(
+            "7.58",
+            Dockframe,
+            "A watcher gets Hello first and nothing unasked but the summary, and hears of no other job.",
+            quiet
+        ),
+        item!(
+            "7.59",
+            Dockframe,
+            "A Watch brings all its jobs and lines at once, then each change once, with growing revisions.",
+            watched
+        ),
         item!("7.60", Dockframe, "Done says that a change stands, or why it is refused.", done),
         item!("7.61", Dockframe, "A reconnect with numbers loses no line and gets none twice.", reconnect),
-        item!("7.62", Dockframe, "A large queue costs watchers nothing, and old peers get bounded lists.", large_queue),
+        item!(
+            "7.62",
+            Dockframe,
+            "A large queue costs watchers nothing, and old peers get bounded lists.",
+            large_queue
+        ),
     ]
 }
 
@@ -34,7 +49,11 @@ async fn quiet(t: Test) -> anyhow::Result<()> {
     same("the first frame", &watcher.kinds(0).first().map(String::as_str), &Some("Hello"))?;
     let hello = &watcher.hello;
     that("relay and epoch", hello["relay"].is_string() && hello["epoch"].is_string(), hello)?;
-    that("maxWatched and maxFrameBytes", hello["maxWatched"].is_u64() && hello["maxFrameBytes"].is_u64(), hello)?;
+    that(
+        "maxWatched and maxFrameBytes",
+        hello["maxWatched"].is_u64() && hello["maxFrameBytes"].is_u64(),
+        hello,
+    )?;
     let worker = Worker::join(&t, &queue).await?;
     let mut ids = Vec::new();
     for _ in 0..20 {
@@ -52,11 +71,19 @@ async fn quiet(t: Test) -> anyhow::Result<()> {
     let arrivals = watcher.arrivals("QueueSummary");
     that("a summary", !arrivals.is_empty(), &watcher.tail(0))?;
     let least = arrivals.windows(2).skip(1).map(|pair| pair[1] - pair[0]).min();
-    that("summaries at most once a second", least.is_none_or(|gap| gap > Duration::from_millis(700)), &least)?;
+    that(
+        "summaries at most once a second",
+        least.is_none_or(|gap| gap > Duration::from_millis(700)),
+        &least,
+    )?;
     let last = watcher.payloads(0, "QueueSummary").pop().unwrap_or_default();
     same("queued", &last["queued"], &json!(19))?;
     same("workers", &last["workers"], &json!(1))?;
-    that("numbers", ["running", "cpus", "gpus", "freeCpus", "freeGpus"].iter().all(|name| last[name].is_number()), &last)
+    that(
+        "numbers",
+        ["running", "cpus", "gpus", "freeCpus", "freeGpus"].iter().all(|name| last[name].is_number()),
+        &last,
+    )
 }
 
 async fn watched(t: Test) -> anyhow::Result<()> {
@@ -97,7 +124,13 @@ async fn watched(t: Test) -> anyhow::Result<()> {
     http.submit(&queue, &Test::job()).await?;
     http.cancel(&queue, &next, "").await?.is(200)?;
     watcher.state(&next, "Finished").await?;
-    let only: Vec<_> = watcher.payloads(mark, "JobStateUpdates").iter().flat_map(|payload| payload["state"]["jobs"].as_object().cloned().unwrap_or_default()).map(|(id, _)| id).filter(|id| *id != next).collect();
+    let only: Vec<_> = watcher
+        .payloads(mark, "JobStateUpdates")
+        .iter()
+        .flat_map(|payload| payload["state"]["jobs"].as_object().cloned().unwrap_or_default())
+        .map(|(id, _)| id)
+        .filter(|id| *id != next)
+        .collect();
     same("jobs that are no longer watched", &only, &vec![])?;
     // Too many are refused whole.
     let most = watcher.hello["maxWatched"].as_u64().unwrap_or(256);
@@ -106,7 +139,11 @@ async fn watched(t: Test) -> anyhow::Result<()> {
     watcher.send(&json!({ "type": "Watch", "payload": { "jobs": jobs, "ref": "too many" } })).await?;
     let refused = watcher.message(mark, "Done").await?;
     same("ref", &refused["ref"], &json!("too many"))?;
-    that("an error with code, title and detail", ["code", "title", "detail"].iter().all(|name| refused["error"][name].is_string()), &refused)
+    that(
+        "an error with code, title and detail",
+        ["code", "title", "detail"].iter().all(|name| refused["error"][name].is_string()),
+        &refused,
+    )
 }
 
 async fn done(t: Test) -> anyhow::Result<()> {
@@ -115,7 +152,11 @@ async fn done(t: Test) -> anyhow::Result<()> {
     let id = job_id(&definition)?;
     watcher.watch(&json!({ &id: {} })).await?;
     let mut revisions = Vec::new();
-    for change in [queued(&id, &definition, Some("a")), queued(&id, &definition, Some("b")), ended(&id, "Cancelled", Some("a"))] {
+    for change in [
+        queued(&id, &definition, Some("a")),
+        queued(&id, &definition, Some("b")),
+        ended(&id, "Cancelled", Some("a")),
+    ] {
         let answer = watcher.done(change).await?;
         same("jobId", &answer["jobId"], &json!(id))?;
         same("error", &answer.get("error"), &None)?;
@@ -135,8 +176,13 @@ async fn done(t: Test) -> anyhow::Result<()> {
         queued(&id, &definition, Some("*")),
     ];
     for change in refused {
-        let answer = watcher.done(change.clone()).await.map_err(|error| anyhow::anyhow!("{change}: {error:#}"))?;
-        that("code, title, detail", ["code", "title", "detail"].iter().all(|name| answer["error"][name].is_string()), &answer)?;
+        let answer =
+            watcher.done(change.clone()).await.map_err(|error| anyhow::anyhow!("{change}: {error:#}"))?;
+        that(
+            "code, title, detail",
+            ["code", "title", "detail"].iter().all(|name| answer["error"][name].is_string()),
+            &answer,
+        )?;
     }
     same("namespaces after refusals", &http.list(&queue).await?[&id]["namespaces"], &json!(["b"]))?;
     // Without a reference nothing is answered.
@@ -157,7 +203,13 @@ async fn reconnect(t: Test) -> anyhow::Result<()> {
         let watcher = Watcher::join(&t, &queue).await?;
         watcher.watch(&json!({ &id: { "run": lines.len() } })).await?;
         for _ in 0..5 {
-            worker.log(&id, "Running", &json!([[format!("{sent}\n"), sent], [format!("{}\n", sent + 1), sent + 1]])).await?;
+            worker
+                .log(
+                    &id,
+                    "Running",
+                    &json!([[format!("{sent}\n"), sent], [format!("{}\n", sent + 1), sent + 1]]),
+                )
+                .await?;
             sent += 2;
         }
         // Some are seen, the rest comes after the reconnect.
@@ -185,12 +237,17 @@ async fn large_queue(t: Test) -> anyhow::Result<()> {
     let mark = watcher.mark();
     let submit = async |_| http.submit(&queue, &Test::job()).await;
     let work = futures_util::stream::iter((0..MANY).map(submit));
-    let ids: Vec<_> = futures_util::StreamExt::collect(futures_util::StreamExt::buffer_unordered(work, 16)).await;
+    let ids: Vec<_> =
+        futures_util::StreamExt::collect(futures_util::StreamExt::buffer_unordered(work, 16)).await;
     let ids = ids.into_iter().collect::<anyhow::Result<Vec<String>>>()?;
-    let bytes: usize = watcher.frames(mark).iter().map(|frame| match frame {
-        Frame::Json(value) if value["type"] != "QueueSummary" => value.to_string().len(),
-        _ => 0,
-    }).sum();
+    let bytes: usize = watcher
+        .frames(mark)
+        .iter()
+        .map(|frame| match frame {
+            Frame::Json(value) if value["type"] != "QueueSummary" => value.to_string().len(),
+            _ => 0,
+        })
+        .sum();
     // Its own job's place in line may change, nothing else.
     that("nothing for a watcher of another job", bytes < 2_000, &bytes)?;
     let updates = old.until("an update of each job", old_mark, SOON, |_| {

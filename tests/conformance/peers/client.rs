@@ -62,7 +62,7 @@ impl Client {
         self.send(&queued(&id, definition, namespace)).await?;
         // An answer in any form: the job in a message that came after the submission.
         self.until(&format!("job {id} after its submission"), mark, crate::check::SOON, |frames| {
-            super::socket::fold(frames).contains_key(&id).then_some(())
+            super::table::fold(frames).contains_key(&id).then_some(())
         })
         .await
         .context("a submission over the socket")?;

@@ -57,7 +57,11 @@ impl Answer {
     /// Another status or shape.
     pub(crate) fn refuses(&self, status: u16) -> anyhow::Result<()> {
         let body = self.is(status)?.json()?;
-        anyhow::ensure!(body["error"].is_string(), "{}: expected {{\"error\":text}}; came {body}", self.asked);
+        anyhow::ensure!(
+            body["error"].is_string(),
+            "{}: expected {{\"error\":text}}; came {body}",
+            self.asked
+        );
         Ok(())
     }
 
@@ -183,7 +187,12 @@ impl Http {
     ///
     /// # Errors
     /// It is refused.
-    pub(crate) async fn submit_in(&self, queue: &str, definition: &Value, namespace: &str) -> anyhow::Result<String> {
+    pub(crate) async fn submit_in(
+        &self,
+        queue: &str,
+        definition: &Value,
+        namespace: &str,
+    ) -> anyhow::Result<String> {
         let control = json!({ "namespace": namespace });
         self.submit_body(queue, &json!({ "definition": definition, "control": control })).await
     }

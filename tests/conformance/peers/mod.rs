@@ -6,5 +6,6 @@ pub(crate) mod lease_worker;
 pub(crate) mod raw;
 pub(crate) mod receiver;
 pub(crate) mod socket;
+pub(crate) mod table;
 pub(crate) mod watcher;
 pub(crate) mod worker;

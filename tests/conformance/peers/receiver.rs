@@ -53,7 +53,8 @@ impl Receiver {
     pub(crate) async fn start(refusals: u32, probe: Option<String>, delay: Duration) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}/hook", listener.local_addr()?);
-        let shared = Arc::new(Shared { calls: Mutex::default(), refusals: Mutex::new(refusals), probe, delay });
+        let shared =
+            Arc::new(Shared { calls: Mutex::default(), refusals: Mutex::new(refusals), probe, delay });
         let router = Router::new().fallback(take).with_state(shared.clone());
         let task = tokio::spawn(async move {
             // It ends with the test; an error of the listener shows as a call that does not come.

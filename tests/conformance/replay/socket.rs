@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::Strictness;
 use crate::check::SOON;
-use crate::peers::socket::{Frame, NotOpened, Socket, fold};
+use crate::peers::socket::{Frame, NotOpened, Socket};
+use crate::peers::table::fold;
 use crate::test::Test;
 
 const RECORDED: &str = include_str!("../../../shared/tests/vectors/relay-socket.json");
@@ -47,11 +48,26 @@ const DIFFERENCES: &[Difference] = &[
         told: Some("J2"),
     },
     differs("submit into namespace m", 0, "R-3: the deleted job is gone", &[DONE]),
-    differs("another job into m: the older one is replaced at once", 0, "R-2: a full list at once", &[("J4", "Queued", "m")]),
-    differs("the replaced job again: stays replaced", 0, "J-2: queued anew, and the other one is replaced", &[DONE]),
+    differs(
+        "another job into m: the older one is replaced at once",
+        0,
+        "R-2: a full list at once",
+        &[("J4", "Queued", "m")],
+    ),
+    differs(
+        "the replaced job again: stays replaced",
+        0,
+        "J-2: queued anew, and the other one is replaced",
+        &[DONE],
+    ),
     differs("WorkerLost of a queued job: no effect", 0, "J-2: the other job is gone", &[DONE]),
     differs("claim", 3, "J-2: the other job is gone", &[DONE]),
-    differs("WorkerLost while running, here sent by a client: back to queued", 0, "J-20: refused from a client", &[DONE]),
+    differs(
+        "WorkerLost while running, here sent by a client: back to queued",
+        0,
+        "J-20: refused from a client",
+        &[DONE],
+    ),
 ];
 
 const fn differs(
@@ -112,7 +128,10 @@ async fn play_step(
         }
         let socket = t.socket(path).await?;
         marks.insert(name.to_owned(), 0);
-        peers.insert(name.to_owned(), Peer { socket, is_worker: path.ends_with("/worker"), table: Map::new() });
+        peers.insert(
+            name.to_owned(),
+            Peer { socket, is_worker: path.ends_with("/worker"), table: Map::new() },
+        );
     } else {
         let from = step["from"].as_str().context("a step that does nothing")?;
         let socket = &peers.get(from).context("no such socket")?.socket;
@@ -122,7 +141,8 @@ async fn play_step(
         }
     }
     for (name, peer) in peers.iter_mut() {
-        let received: Vec<Frame> = step["received"][name].as_array().into_iter().flatten().map(recorded_frame).collect();
+        let received: Vec<Frame> =
+            step["received"][name].as_array().into_iter().flatten().map(recorded_frame).collect();
         peer.table = fold(&[vec![states(&peer.table)], received.clone()].concat());
         let words = marks.get(name).copied().unwrap_or_default();
         let mut recorded = (plain(&peer.table, peer.is_worker), others(&received));
@@ -140,7 +160,12 @@ async fn play_step(
 }
 
 /// The intended table, and what else is said.
-fn intended(difference: &Difference, recorded: (Value, Vec<Value>), is_worker: bool, nonce: &str) -> (Value, Vec<Value>) {
+fn intended(
+    difference: &Difference,
+    recorded: (Value, Vec<Value>),
+    is_worker: bool,
+    nonce: &str,
+) -> (Value, Vec<Value>) {
     let jobs = difference.jobs.iter().map(|(id, state, namespace)| {
         let job = json!({ "state": state, "worker": "", "namespaces": [namespace] });
         (format!("{id}-{nonce}"), job)
@@ -164,7 +189,8 @@ impl Peer {
         // What is asked before has been handled; the answer itself is left out of the comparison.
         self.socket.settle().await?;
         is().map_err(|came| {
-            let wanted: Vec<_> = wanted.iter().map(|(table, others)| format!("{table} and {others:?}")).collect();
+            let wanted: Vec<_> =
+                wanted.iter().map(|(table, others)| format!("{table} and {others:?}")).collect();
             anyhow::anyhow!("expected {}; came {} and {:?}", wanted.join(" or "), came.0, came.1)
         })
     }
