@@ -23,12 +23,14 @@ use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::adoption::Leftover;
 use crate::capacity::{Capacity, NoRoom, Share};
 use crate::clock;
 use crate::config::{DrainTimeout, OnExit};
-use crate::executor::Executor;
+use crate::executor::{Executor, Image};
 use crate::files::names::job_label;
 use crate::identity::Identity;
+use crate::journal::Batch;
 use crate::messages::{Event, LinkEvent, QueueIndex, RunKey, StopOrder, UnitEvent};
 use crate::outbox::Outbox;
 use crate::plan::Wishes;
@@ -46,6 +48,8 @@ const RESEND_EVERY: Duration = Duration::from_secs(15);
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// How long an ending process waits for answers to its last results.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// How long the socket of our own earlier process may look alive, when we have its runs.
+const PREDECESSOR_LINGERS: Duration = Duration::from_secs(12);
 const TICK: Duration = Duration::from_millis(500);
 
 /// How the worker leaves.
@@ -116,6 +120,9 @@ pub(crate) struct Dispatcher<E> {
     draining: bool,
     /// Holds the lock of a slot that was taken later.
     slots: Vec<Identity>,
+    /// Whether there are runs of an earlier process.
+    taken_up: bool,
+    begun: Instant,
 }
 
 /// What a dispatcher begins with.
@@ -128,6 +135,7 @@ pub(crate) struct Beginning<E> {
     pub(crate) queues: Vec<Queue>,
     pub(crate) capacity: Capacity,
     pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) leftovers: Vec<Leftover>,
 }
 
 impl Queue {
@@ -186,7 +194,8 @@ impl Queue {
 
 impl<E: Executor> Dispatcher<E> {
     pub(crate) fn new(beginning: Beginning<E>) -> Self {
-        let Beginning { shared, place, data_directory, tags, leaving, queues, capacity, events } = beginning;
+        let Beginning { shared, place, data_directory, tags, leaving, queues, capacity, events, leftovers } =
+            beginning;
         let mut dispatcher = Self {
             shared,
             place,
@@ -203,11 +212,50 @@ impl<E: Executor> Dispatcher<E> {
             unit_keys: HashMap::new(),
             draining: false,
             slots: Vec::new(),
+            taken_up: false,
+            begun: Instant::now(),
         };
+        for leftover in leftovers {
+            dispatcher.take_up(leftover);
+        }
         for index in 0..dispatcher.queues.len() {
             dispatcher.announce(QueueIndex(index));
         }
         dispatcher
+    }
+
+    /// A run of an earlier process. Its lease was accepted; that the next registration names it is enough.
+    fn take_up(&mut self, leftover: Leftover) {
+        let Leftover { queue: index, directory, state, told } = leftover;
+        let grant = state.grant.clone();
+        let key = RunKey { queue: index, lease: grant.lease_id.clone() };
+        let share = Share { slots: state.slots, memory_bytes: state.memory_bytes, gpus: state.gpus.clone() };
+        self.capacity.retake(&share);
+        let queue = self.queue(index);
+        info!(queue = %queue.key.digest(), job = %short(&grant), "a run of an earlier process is taken up");
+        let run = Run {
+            key: key.clone(),
+            queue: queue.key.clone(),
+            directory: directory.clone(),
+            state,
+            share: share.clone(),
+            outbox: queue.outbox.clone(),
+            cache_volume: queue.cache_volume.clone(),
+            grant,
+        };
+        let mut spool = Spool::new(run.grant.job_id.clone(), key.lease.clone());
+        let mut begun = Vec::new();
+        for batch in &told {
+            let kind = batch.step.kind();
+            if !begun.contains(&kind) {
+                begun.push(kind);
+                spool.continue_from(kind, batch.from);
+            }
+            spool.push(&batch.step, batch.lines.clone());
+        }
+        self.spools.insert(key.clone(), spool);
+        self.taken_up = true;
+        self.enter(key, run, share, Standing::Held, Some(told));
     }
 
     /// Until stopped and drained. `stop` lets running jobs end as configured, `hurry` ends them at once.
@@ -221,7 +269,8 @@ impl<E: Executor> Dispatcher<E> {
         let mut give_up_at: Option<Instant> = None;
         let mut answers_until: Option<Instant> = None;
         loop {
-            if self.draining && self.units.is_empty() {
+            let nothing_runs = self.table.values().all(|entry| entry.standing == Standing::Left);
+            if self.draining && nothing_runs && self.units.is_empty() {
                 let until = *answers_until.get_or_insert_with(|| Instant::now() + LAST_ANSWERS);
                 if self.all_answered() || Instant::now() >= until || hurry.is_cancelled() {
                     return;
@@ -364,26 +413,40 @@ impl<E: Executor> Dispatcher<E> {
             memory_bytes: share.memory_bytes,
             gpus: share.gpus.clone(),
             started: false,
+            image: Image::default(),
+            phases: BTreeMap::new(),
+            memory_limit: None,
         };
         info!(queue = %queue.key.digest(), job = %short(&grant), attempt = grant.attempt, "a job is granted");
         let run = Run {
             key: key.clone(),
             queue: queue.key.clone(),
-            directory: directory.clone(),
+            directory,
             state,
             share: share.clone(),
             outbox: queue.outbox.clone(),
             cache_volume: queue.cache_volume.clone(),
             grant,
         };
+        self.spools.insert(key.clone(), Spool::new(run.grant.job_id.clone(), key.lease.clone()));
+        self.enter(key, run, share, Standing::Offered, None);
+    }
+
+    fn enter(&mut self, key: RunKey, run: Run, share: Share, standing: Standing, told: Option<Vec<Batch>>) {
         let (stop, stop_heard) = watch::channel(None);
         let (go, go_heard) = oneshot::channel();
-        self.spools.insert(key.clone(), Spool::new(run.grant.job_id.clone(), key.lease.clone()));
-        self.table.insert(
-            key.clone(),
-            Entry { share, phase: Phase::Inputs, stop, go: Some(go), directory, standing: Standing::Offered },
-        );
-        let unit = Unit::new(Arc::clone(&self.shared), run, stop_heard, self.events.clone());
+        let directory = run.directory.clone();
+        let mut unit = Unit::new(Arc::clone(&self.shared), run, stop_heard, self.events.clone());
+        let go = match told {
+            Some(told) => {
+                unit = unit.taking_up(told);
+                // The unit that hears it is begun below.
+                let _ = go.send(());
+                None
+            }
+            None => Some(go),
+        };
+        self.table.insert(key.clone(), Entry { share, phase: Phase::Inputs, stop, go, directory, standing });
         let handle = self.units.spawn(unit.run(go_heard));
         self.unit_keys.insert(handle.id(), key);
     }
@@ -458,6 +521,9 @@ impl<E: Executor> Dispatcher<E> {
 
     /// Another process works under our id. Never fight: go on under one of our own.
     fn id_taken(&mut self) {
+        if self.taken_up && self.begun.elapsed() < PREDECESSOR_LINGERS {
+            return info!("the relay still sees this worker's earlier process, trying again");
+        }
         match Identity::acquire_slot(&self.data_directory) {
             Ok(identity) => {
                 warn!("another worker is registered under this one's id, going on as {}", identity.id);
@@ -522,6 +588,14 @@ impl<E: Executor> Dispatcher<E> {
                 let queue = self.queue(key.queue);
                 let sent = queue.send(frame).then(Instant::now);
                 queue.letters.insert(key.lease.clone(), Letter { sent, answered: None });
+                self.announce(key.queue);
+            }
+            UnitEvent::GivenBack { why } => {
+                let standing = self.leave_table(&key);
+                self.spools.remove(&key);
+                if matches!(standing, Some(Standing::Held | Standing::GivingBack)) {
+                    self.decline(&key, &why, DeclineRetry::Later);
+                }
                 self.announce(key.queue);
             }
             UnitEvent::Stopped => {

@@ -8,6 +8,7 @@
 //! The worker keeps two promises through every fault: a lease that was accepted is known on disk, and so is a result
 //! before it is sent.
 
+mod adoption;
 pub mod args;
 mod capacity;
 mod clock;
@@ -16,6 +17,7 @@ mod dispatcher;
 mod executor;
 mod files;
 mod identity;
+mod journal;
 mod logs;
 mod messages;
 mod outbox;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use dockframe_shared::Timestamp;
 use dockframe_shared::job::LogLine;
 
+use crate::journal::Position;
+
 /// Pause between two batches: at most 20 messages a second.
 const BATCH_EVERY: Duration = Duration::from_millis(50);
 /// A batch leaves early at this size, and a line without end is broken there.
@@ -43,6 +45,10 @@ struct Line {
     time: Timestamp,
     /// Part of this line has left already.
     continues: bool,
+    /// Bytes of the stream so far.
+    read: u64,
+    /// Bytes of the stream that `text` and `cut` are made of.
+    held: u64,
 }
 
 impl Assembler {
@@ -51,6 +57,8 @@ impl Assembler {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
+        line.read += bytes.len() as u64;
+        line.held += bytes.len() as u64;
         line.decode(bytes);
         if line.since.is_none() && !line.text.is_empty() {
             line.since = Some(now);
@@ -61,6 +69,9 @@ impl Assembler {
             let whole = std::mem::replace(&mut line.text, rest);
             let text = collapse(&whole, line.continues);
             line.continues = false;
+            // What is held had no end before, so its last end is in these bytes.
+            let after = bytes.iter().rev().position(|byte| *byte == b'\n').unwrap_or_default();
+            line.held = after as u64;
             line.since = (!line.text.is_empty()).then_some(now);
             line.time = time;
             self.add(stream, text, now, time);
@@ -68,6 +79,16 @@ impl Assembler {
         if self.line(stream).text.len() >= BATCH_BYTES {
             self.break_line(stream, now);
         }
+    }
+
+    /// How much of each stream has been read.
+    pub(crate) fn read(&self) -> Position {
+        Position { stdout: self.stdout.read, stderr: self.stderr.read }
+    }
+
+    /// How much of each stream has left, when nothing is ready: right after a batch was taken.
+    pub(crate) fn left(&self) -> Position {
+        Position { stdout: self.stdout.read - self.stdout.held, stderr: self.stderr.read - self.stderr.held }
     }
 
     /// When [`Self::take`] will have something, if nothing more comes.
@@ -126,6 +147,7 @@ impl Assembler {
     fn break_line(&mut self, stream: Stream, now: Instant) {
         let line = self.line(stream);
         line.since = None;
+        line.held = line.cut.len() as u64;
         if line.text.is_empty() {
             return;
         }
@@ -427,6 +449,21 @@ mod tests {
         let later = limit.admit(vec![line(10)], now + Duration::from_secs(1), T);
         assert_eq!(texts(&later), [("[… 2097152 bytes omitted …]\n", true), ("xxxxxxxxxx", false)]);
         assert_eq!(limit.finish(T), None);
+    }
+
+    #[test]
+    fn what_has_left_is_known_to_the_byte() {
+        let now = Instant::now();
+        let mut log = Assembler::default();
+        log.push(Stream::Stdout, "a\nb\n日".as_bytes(), now, T);
+        log.push(Stream::Stderr, b"e\n\xe6", now, T);
+        log.take(now);
+        assert_eq!(log.left(), Position { stdout: 4, stderr: 2 });
+        log.push(Stream::Stdout, b"x\n", now, T);
+        assert!(log.take(now).is_empty(), "its batch is not due");
+        log.take(now + PARTIAL_LINE_WAIT);
+        assert_eq!(log.left(), Position { stdout: 9, stderr: 2 });
+        assert_eq!(log.read(), Position { stdout: 9, stderr: 3 });
     }
 
     proptest! {

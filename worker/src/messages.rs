@@ -66,6 +66,10 @@ pub(crate) enum UnitEvent {
     Finished {
         frame: String,
     },
+    /// The machine failed under it; its container is gone.
+    GivenBack {
+        why: String,
+    },
     /// Stopped as ordered; its container is gone.
     Stopped,
 }

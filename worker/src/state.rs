@@ -3,16 +3,18 @@
 //! Every run has a directory of its own, so that an old run's files and late writes never meet a new one. The state
 //! is written before the lease is accepted, and synced: what was accepted is known after a crash.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use dockframe_shared::protocol::LeaseGrant;
-use dockframe_shared::{QueueKey, Timestamp};
+use dockframe_shared::{Amount, QueueKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::executor::Image;
 use crate::files::names::job_directory;
 
 /// A file of a run that is larger was not written by us.
@@ -37,9 +39,16 @@ pub(crate) struct RunState {
     pub(crate) slots: f64,
     pub(crate) memory_bytes: u64,
     pub(crate) gpus: Vec<String>,
-    /// Set just before the container is started.
+    /// Set just before the container is created.
     #[serde(default)]
     pub(crate) started: bool,
+    #[serde(default)]
+    pub(crate) image: Image,
+    #[serde(default)]
+    pub(crate) phases: BTreeMap<String, Amount>,
+    /// Hard limit of the container.
+    #[serde(default)]
+    pub(crate) memory_limit: Option<u64>,
 }
 
 impl RunDirectory {
@@ -63,6 +72,10 @@ impl RunDirectory {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
         }
         Ok(())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn inputs(&self) -> PathBuf {
@@ -90,7 +103,7 @@ impl RunDirectory {
     pub(crate) fn load(&self) -> io::Result<RunState> {
         let path = self.path.join("state.json");
         if fs::metadata(&path)?.len() > MAX_STATE_BYTES {
-            return Err(io::Error::other("too large to be a run's state"));
+            return Err(io::Error::other("it is too large to be a run's state"));
         }
         Ok(serde_json::from_slice(&fs::read(path)?)?)
     }
@@ -168,6 +181,9 @@ mod tests {
                 memory_bytes: 0,
                 gpus: vec!["0".into()],
                 started: false,
+                image: Image::default(),
+                phases: BTreeMap::new(),
+                memory_limit: None,
             };
             directory.save(&state).unwrap();
             let found = RunDirectory::all(place.path());

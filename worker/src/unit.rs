@@ -4,40 +4,39 @@
 //! hears the order to stop and the limit of its phase. A unit owns the truth about its run; the dispatcher owns
 //! which units there are. Once stopped, a unit uploads and reports nothing.
 
-use std::collections::BTreeMap;
+mod prepare;
+mod stream;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use dockframe_shared::command::TakenWhole;
-use dockframe_shared::job::LogLine;
-use dockframe_shared::protocol::{LeaseGrant, LogKind, LogStep, Phase};
+use dockframe_shared::protocol::{LeaseGrant, LogKind, Phase};
 use dockframe_shared::{Amount, InstanceId, QueueKey, WorkerId};
-use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep_until;
 use tracing::{debug, warn};
 
 use crate::capacity::Share;
 use crate::clock;
 use crate::config::{Network, PhaseLimits};
-use crate::executor::{ContainerSpec, EngineError, Executor, Exit, Image, Running, StartError};
+use crate::executor::{ContainerSpec, EngineError, Executor, Image, Running, StartError};
 use crate::files::fetch::Http;
-use crate::files::inputs::{self, Owner};
+use crate::files::inputs::Owner;
 use crate::files::names::job_label;
 use crate::files::outputs::Uploader;
-use crate::logs::{Assembler, LiveLimit, ResultLog};
+use crate::journal::{Batch, Journal, Position};
+use crate::logs::ResultLog;
 use crate::messages::{Event, RunKey, StopOrder, UnitEvent};
 use crate::outbox::Outbox;
-use crate::plan::{ImageSource, JobPlan};
-use crate::result::{About, Ending, Outputs, Ran, finished, millis};
+use crate::plan::JobPlan;
+use crate::result::{About, Ending, Outputs, finished, millis};
 use crate::shrink::shrink;
 use crate::state::{RunDirectory, RunState};
 
-/// How long the streams may outlast the container: its last words are on their way.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-const LABEL: &str = "container.mtfm.io";
+/// An Engine that ends takes its containers along, and is still well for a moment.
+const ENGINE_LAST_BREATH: Duration = Duration::from_secs(1);
 
 /// What all units of a worker share.
 #[derive(Debug)]
@@ -85,6 +84,11 @@ pub(crate) struct Unit<E> {
     pub(crate) phases: BTreeMap<String, Amount>,
     pub(crate) image: Image,
     pub(crate) build_log: ResultLog,
+    /// How many lines of each kind were told.
+    pub(crate) told: HashMap<LogKind, u64>,
+    pub(crate) journal: Journal,
+    /// What an earlier process told; `None` for a run that begins here.
+    pub(crate) earlier: Option<Vec<Batch>>,
     /// The relay holds the lease no longer than this.
     pub(crate) deadline: Instant,
 }
@@ -92,6 +96,8 @@ pub(crate) struct Unit<E> {
 /// Why work broke off.
 enum Break {
     Stopped(StopOrder),
+    /// The machine failed, not the job: somebody else may run it.
+    GiveBack(String),
     Over(Box<Ending>),
 }
 
@@ -101,11 +107,23 @@ impl From<Ending> for Break {
     }
 }
 
-/// What came of a container.
-struct Streamed {
-    ran: Ran,
-    exit: Result<Exit, EngineError>,
-    timed_out: Option<Duration>,
+/// Why a container does not run.
+enum Launch {
+    Stopped(StopOrder),
+    NotCreated(EngineError),
+    NotStarted(StartError),
+}
+
+/// A container that runs, or ran while no worker looked.
+struct Started {
+    container: String,
+    running: Running,
+    begun: Instant,
+    /// Of a container that has ended already.
+    ran_for: Option<Duration>,
+    /// What an earlier process has told of its output.
+    told: Position,
+    memory_bytes: Option<u64>,
 }
 
 impl<E> Shared<E> {
@@ -132,18 +150,33 @@ impl<E: Executor> Unit<E> {
         stop: watch::Receiver<Option<StopOrder>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        let deadline = Instant::now() + Duration::from_millis(run.grant.deadline_ms.clamp(1000, 1 << 40));
+        let deadline_ms = i64::try_from(run.grant.deadline_ms.clamp(1000, 1 << 40)).unwrap_or(i64::MAX);
+        let left_ms = deadline_ms.saturating_sub(clock::now().since(run.state.accepted).max(0));
+        let deadline = Instant::now() + Duration::from_millis(u64::try_from(left_ms).unwrap_or_default());
         let build_log = ResultLog::new(shared.max_log_bytes);
+        let journal = Journal::new(run.directory.path());
         Self {
             shared,
+            phases: run.state.phases.clone(),
+            image: run.state.image.clone(),
             run,
             stop,
             events,
-            phases: BTreeMap::new(),
-            image: Image::default(),
             build_log,
+            told: HashMap::new(),
+            journal,
+            earlier: None,
             deadline,
         }
+    }
+
+    /// Takes up a run of an earlier process, which told these lines.
+    pub(crate) fn taking_up(mut self, earlier: Vec<Batch>) -> Self {
+        for batch in &earlier {
+            self.told.insert(batch.step.kind(), batch.from + batch.lines.len() as u64);
+        }
+        self.earlier = Some(earlier);
+        self
     }
 
     /// To the end, whatever it is. Afterwards nothing of the run is left but its result.
@@ -152,27 +185,25 @@ impl<E: Executor> Unit<E> {
     /// lease, says so.
     pub(crate) async fn run(mut self, go: oneshot::Receiver<()>) {
         let name = self.run.directory.container_name();
-        let (directory, state) = (self.run.directory.clone(), self.run.state.clone());
-        let saved =
-            tokio::task::spawn_blocking(move || directory.prepare().and_then(|()| directory.save(&state)));
-        let failure = match saved.await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(why) = failure {
-            self.clean_up(&name).await;
-            return self.tell(UnitEvent::CannotStart { why }).await;
+        if self.earlier.is_none() {
+            if let Err(why) = self.write_down().await {
+                self.clean_up(&name).await;
+                return self.tell(UnitEvent::CannotStart { why }).await;
+            }
+            self.tell(UnitEvent::Ready).await;
         }
-        self.tell(UnitEvent::Ready).await;
-        match interruptible(&mut self.stop, go).await {
-            Ok(_) => {}
-            Err(order) => return self.wind_up(&name, order).await,
+        if let Err(order) = interruptible(&mut self.stop, go).await {
+            return self.wind_up(&name, order).await;
         }
         let ending = match self.work(&name).await {
             Ok(ending) => ending,
             Err(Break::Over(ending)) => *ending,
             Err(Break::Stopped(order)) => return self.wind_up(&name, order).await,
+            Err(Break::GiveBack(why)) => {
+                warn!("a job is given back: {why}");
+                self.clean_up(&name).await;
+                return self.tell(UnitEvent::GivenBack { why }).await;
+            }
         };
         debug!(lease = %short(&self.run), "the run has ended");
         self.phase(Phase::Ended).await;
@@ -181,6 +212,16 @@ impl<E: Executor> Unit<E> {
             Err(order) => return self.wind_up(&name, order).await,
         }
         self.clean_up(&name).await;
+    }
+
+    /// What the run is, in a new directory of its own.
+    async fn write_down(&self) -> Result<(), String> {
+        let (directory, state) = (self.run.directory.clone(), self.run.state.clone());
+        let written = move || directory.prepare().and_then(|()| directory.save(&state));
+        match tokio::task::spawn_blocking(written).await {
+            Ok(written) => written.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Puts the result where it cannot be lost; gives the frame that reports it.
@@ -217,7 +258,7 @@ impl<E: Executor> Unit<E> {
 
     /// Stopped: the container ends, or is left for the next process.
     async fn wind_up(self, name: &str, order: StopOrder) {
-        if order.leave && self.run.state.started {
+        if order.leave {
             self.tell(UnitEvent::Stopped).await;
             return;
         }
@@ -246,56 +287,30 @@ impl<E: Executor> Unit<E> {
         let limit = plan
             .max_duration
             .map_or(self.shared.max_job_duration, |wish| wish.min(self.shared.max_job_duration));
-        let taken_whole = plan.taken_whole;
-        let image_source = plan.image.clone();
-        let spec = self.prepare(name, plan, image_source).await?;
-
-        let begun = Instant::now();
-        self.run.state.started = true;
-        let (directory, state) = (self.run.directory.clone(), self.run.state.clone());
-        let saving = tokio::task::spawn_blocking(move || directory.save(&state));
-        let (container, running) = match self.launch(name, &spec).await {
-            Err(Break::Over(ending)) => match *ending {
-                Ending::StartFailed { error, .. } if error.is_worth_another => {
-                    self.shared
-                        .executor
-                        .remove(name)
-                        .await
-                        .map_err(|error| Ending::CreateFailed { error })?;
-                    self.launch(name, &spec).await
-                }
-                other => Err(other.into()),
-            },
-            launched => launched,
-        }
-        .map_err(|broken| match broken {
-            Break::Over(ending) => match *ending {
-                Ending::StartFailed { error, .. } => {
-                    let hint = start_hint(&error, taken_whole, &self.run.grant);
-                    Ending::StartFailed { error, hint }.into()
-                }
-                other => other.into(),
-            },
-            stopped => stopped,
-        })?;
-        match saving.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!("a run's state cannot be written: {error}"),
-            Err(error) => warn!("a run's state cannot be written: {error}"),
-        }
-        self.spent("start", begun);
+        let started = match self.take_up(name).await? {
+            Some(started) => started,
+            None => self.start(name, plan).await?,
+        };
         self.phase(Phase::Running).await;
 
-        let ran = Ran { container, memory_bytes: spec.memory_bytes, ..Ran::default() };
-        let streamed = self.stream(name, running, ran, limit).await?;
+        let streamed = self.stream(name, started, limit).await?;
         self.phases.insert("run".to_owned(), millis(streamed.ran.duration));
         if let Some(limit) = streamed.timed_out {
             return Ok(Ending::TimedOut { run: streamed.ran, limit });
         }
         let exit = match streamed.exit {
             Ok(exit) => exit,
+            Err(error @ EngineError::Unreachable(_)) => return Err(Break::GiveBack(error.to_string())),
             Err(error) => return Ok(Ending::Lost { error }),
         };
+        if exit.code == 137 && !exit.oom_killed {
+            // Killed, and not by us. An Engine that is being stopped kills its containers, and then goes itself.
+            let breath = tokio::time::sleep(ENGINE_LAST_BREATH);
+            interruptible(&mut self.stop, breath).await.map_err(Break::Stopped)?;
+            if !self.shared.executor.is_well().await {
+                return Err(Break::GiveBack("the Docker Engine was stopped under the job".to_owned()));
+            }
+        }
 
         let begun = Instant::now();
         self.phase(Phase::Outputs).await;
@@ -315,213 +330,88 @@ impl<E: Executor> Unit<E> {
         })
     }
 
+    /// The container of an earlier process, if this run has one. Its inputs and its image are left alone.
+    async fn take_up(&mut self, name: &str) -> Result<Option<Started>, Break> {
+        let Some(earlier) = self.earlier.take() else { return Ok(None) };
+        let resumed = match self.run.state.started {
+            true => self.shared.executor.resume(name).await.map_err(|error| Ending::Lost { error })?,
+            false => None,
+        };
+        let Some(resumed) = resumed else {
+            // It had not come to that: begin again, with nothing left of the first time.
+            self.clean_up(name).await;
+            self.phases.clear();
+            self.run.state.started = false;
+            self.write_down().await.map_err(Break::GiveBack)?;
+            return Ok(None);
+        };
+        let now = clock::now();
+        let elapsed = |since: i64| Duration::from_millis(u64::try_from(since).unwrap_or_default());
+        let begun =
+            Instant::now().checked_sub(elapsed(now.since(resumed.started_at))).unwrap_or_else(Instant::now);
+        let told = earlier.iter().rfind(|batch| batch.step.kind() == LogKind::Run);
+        Ok(Some(Started {
+            container: resumed.id,
+            running: resumed.running,
+            begun,
+            ran_for: resumed.finished_at.map(|finished| elapsed(finished.since(resumed.started_at))),
+            told: told.map(|batch| batch.position).unwrap_or_default(),
+            memory_bytes: self.run.state.memory_limit,
+        }))
+    }
+
+    async fn start(&mut self, name: &str, plan: JobPlan) -> Result<Started, Break> {
+        let taken_whole = plan.taken_whole;
+        let image_source = plan.image.clone();
+        let spec = self.prepare(name, plan, image_source).await?;
+
+        let before = Instant::now();
+        let state = &mut self.run.state;
+        state.started = true;
+        state.image = self.image.clone();
+        state.phases = self.phases.clone();
+        state.memory_limit = spec.memory_bytes;
+        let (directory, state) = (self.run.directory.clone(), state.clone());
+        let saving = tokio::task::spawn_blocking(move || directory.save(&state));
+        let mut launched = self.launch(name, &spec).await;
+        if let Err(Launch::NotStarted(error)) = &launched
+            && error.is_worth_another
+        {
+            self.shared.executor.remove(name).await.map_err(|error| Ending::CreateFailed { error })?;
+            launched = self.launch(name, &spec).await;
+        }
+        match saving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("a run's state cannot be written: {error}"),
+            Err(error) => warn!("a run's state cannot be written: {error}"),
+        }
+        let (container, running) = launched.map_err(|failed| match failed {
+            Launch::Stopped(order) => Break::Stopped(order),
+            Launch::NotCreated(error) => Ending::CreateFailed { error }.into(),
+            Launch::NotStarted(error) => {
+                let hint = prepare::start_hint(&error, taken_whole, &self.run.grant);
+                Ending::StartFailed { error, hint }.into()
+            }
+        })?;
+        self.spent("start", before);
+        Ok(Started {
+            container,
+            running,
+            begun: Instant::now(),
+            ran_for: None,
+            told: Position::default(),
+            memory_bytes: spec.memory_bytes,
+        })
+    }
+
     /// Neither step is broken off by an order to stop: whatever is created must be known to be there.
-    async fn launch(&mut self, name: &str, spec: &ContainerSpec) -> Result<(String, Running), Break> {
-        let container =
-            self.shared.executor.create(spec).await.map_err(|error| Ending::CreateFailed { error })?;
+    async fn launch(&self, name: &str, spec: &ContainerSpec) -> Result<(String, Running), Launch> {
+        let container = self.shared.executor.create(spec).await.map_err(Launch::NotCreated)?;
         if let Some(order) = *self.stop.borrow() {
-            return Err(Break::Stopped(order));
+            return Err(Launch::Stopped(order));
         }
-        match self.shared.executor.start(name).await {
-            Ok(running) => Ok((container, running)),
-            Err(error) => Err(Ending::StartFailed { error, hint: None }.into()),
-        }
-    }
-
-    /// Inputs and image, side by side.
-    async fn prepare(
-        &mut self,
-        name: &str,
-        plan: JobPlan,
-        source: ImageSource,
-    ) -> Result<ContainerSpec, Break> {
-        let (lines, mut build_lines) = mpsc::channel(256);
-        let shared = Arc::clone(&self.shared);
-        let directory = self.run.directory.clone();
-        let targets: Vec<String> = plan.mounted.iter().map(|file| file.target.clone()).collect();
-        let input_limit = self.shrunk(self.shared.limits.inputs);
-        let image_limit = self.shrunk(match source {
-            ImageSource::Reference(_) => self.shared.limits.pull,
-            ImageSource::Build(_) => self.shared.limits.build,
-        });
-        let (inputs, mounted, platform) = (plan.inputs.clone(), plan.mounted.clone(), plan.platform.clone());
-
-        self.phase(Phase::Inputs).await;
-        let begun = Instant::now();
-        let writing = async {
-            let all = inputs::write_all(&shared.http, &directory, inputs, mounted, shared.owner);
-            let written = match tokio::time::timeout(input_limit, all).await {
-                Ok(written) => written.map_err(|error| Ending::InputFailed { error: error.to_string() }),
-                Err(_) => Err(Ending::PhaseTimedOut { phase: "fetching inputs", limit: input_limit }),
-            };
-            written.map(|()| begun.elapsed())
-        };
-        let obtaining = async {
-            let image = shared.executor.image(&source, platform.as_deref(), &lines);
-            match tokio::time::timeout(image_limit, image).await {
-                Ok(image) => {
-                    image.map(|image| (image, begun.elapsed())).map_err(|error| Ending::ImageFailed { error })
-                }
-                Err(_) => {
-                    Err(Ending::PhaseTimedOut { phase: "pulling or building the image", limit: image_limit })
-                }
-            }
-        };
-        tokio::pin!(writing, obtaining);
-        let (mut written, mut obtained) = (None, None);
-        while written.is_none() || obtained.is_none() {
-            tokio::select! {
-                biased;
-                order = ordered(&mut self.stop) => return Err(Break::Stopped(order)),
-                Some(first) = build_lines.recv() => {
-                    let mut batch = vec![first];
-                    while let Ok(more) = build_lines.try_recv() {
-                        batch.push(more);
-                    }
-                    self.tell_build_lines(batch).await;
-                }
-                result = &mut writing, if written.is_none() => {
-                    written = Some(result?);
-                    if obtained.is_none() {
-                        self.phase(Phase::Image).await;
-                    }
-                }
-                result = &mut obtaining, if obtained.is_none() => {
-                    // What was said before a failure belongs to it.
-                    let mut batch = Vec::new();
-                    while let Ok(more) = build_lines.try_recv() {
-                        batch.push(more);
-                    }
-                    self.tell_build_lines(batch).await;
-                    obtained = Some(result?);
-                }
-            }
-        }
-        self.phases.insert("inputs".to_owned(), millis(written.unwrap_or_default()));
-        if let Some((image, took)) = obtained {
-            self.phases.insert("image".to_owned(), millis(took));
-            self.image = image;
-        }
-        Ok(self.spec(name, plan, targets))
-    }
-
-    fn spec(&self, name: &str, plan: JobPlan, targets: Vec<String>) -> ContainerSpec {
-        let run = &self.run;
-        let shared = &self.shared;
-        let mounted = run.directory.mounted();
-        let memory_bytes = plan.wishes.memory_bytes.or(shared.default_memory_bytes);
-        let network = if plan.network_none { Network::None } else { shared.network };
-        ContainerSpec {
-            name: name.to_owned(),
-            image: self.image.clone(),
-            env: environment(&plan, run, shared, memory_bytes),
-            labels: labels(run, shared, self.deadline),
-            command: plan.command,
-            entrypoint: plan.entrypoint,
-            workdir: plan.workdir,
-            shm_bytes: plan.shm_bytes,
-            cpus: run.share.slots,
-            memory_bytes,
-            gpus: run.share.gpus.clone(),
-            network,
-            inputs: run.directory.inputs(),
-            outputs: run.directory.outputs(),
-            mounted: targets
-                .into_iter()
-                .enumerate()
-                .map(|(number, target)| (mounted.join(number.to_string()), target))
-                .collect(),
-            cache_volume: run.cache_volume.clone(),
-        }
-    }
-
-    /// Until the container has ended and said its last word.
-    async fn stream(
-        &mut self,
-        name: &str,
-        running: Running,
-        mut ran: Ran,
-        limit: Duration,
-    ) -> Result<Streamed, Break> {
-        let Running { mut output, mut exit } = running;
-        let begun = Instant::now();
-        let out_of_time = tokio::time::Instant::from_std(begun + limit);
-        let mut assembler = Assembler::default();
-        let mut live = LiveLimit::new();
-        let mut kept = ResultLog::new(self.shared.max_log_bytes);
-        let mut ended: Option<(Result<Exit, EngineError>, tokio::time::Instant)> = None;
-        let mut timed_out = None;
-        let mut output_open = true;
-        while output_open || ended.is_none() {
-            let due = assembler.due().map_or_else(far_away, tokio::time::Instant::from_std);
-            let last_words = ended.as_ref().map_or_else(far_away, |(_, at)| *at + LAST_WORDS);
-            tokio::select! {
-                biased;
-                order = ordered(&mut self.stop) => return Err(Break::Stopped(order)),
-                () = sleep_until(out_of_time), if ended.is_none() && timed_out.is_none() => {
-                    timed_out = Some(limit);
-                    if let Err(error) = self.shared.executor.stop(name, self.shared.kill_grace).await {
-                        ended = Some((Err(error), tokio::time::Instant::now()));
-                    }
-                }
-                () = sleep_until(last_words), if output_open && ended.is_some() => {
-                    output_open = false;
-                    kept.push(LogLine {
-                        text: "[the container has ended, but its output stream has not: the rest is missing]\n".to_owned(),
-                        time: clock::now(),
-                        is_stderr: true,
-                    });
-                }
-                chunk = output.next(), if output_open => match chunk {
-                    Some(chunk) => assembler.push(chunk.stream, &chunk.bytes, Instant::now(), clock::now()),
-                    None => output_open = false,
-                },
-                result = &mut exit, if ended.is_none() => {
-                    ran.duration = begun.elapsed();
-                    ended = Some((result, tokio::time::Instant::now()));
-                }
-                () = sleep_until(due) => {}
-            }
-            let lines = assembler.take(Instant::now());
-            self.tell_lines(lines, &mut live, &mut kept).await;
-        }
-        let lines = assembler.finish(Instant::now());
-        self.tell_lines(lines, &mut live, &mut kept).await;
-        if let Some(marker) = live.finish(clock::now()) {
-            self.tell(UnitEvent::Logs { step: LogStep::Running, lines: vec![marker] }).await;
-        }
-        ran.logs = kept.into_lines(clock::now());
-        let exit = ended.map_or_else(|| Ok(Exit::default()), |(exit, _)| exit);
-        Ok(Streamed { ran, exit, timed_out })
-    }
-
-    async fn tell_lines(&mut self, lines: Vec<LogLine>, live: &mut LiveLimit, kept: &mut ResultLog) {
-        if lines.is_empty() {
-            return;
-        }
-        for line in &lines {
-            kept.push(line.clone());
-        }
-        let lines = live.admit(lines, Instant::now(), clock::now());
-        if !lines.is_empty() {
-            self.tell(UnitEvent::Logs { step: LogStep::Running, lines }).await;
-        }
-    }
-
-    /// Lines of one step go together.
-    async fn tell_build_lines(&mut self, batch: Vec<(LogStep, LogLine)>) {
-        let mut batch = batch.into_iter().peekable();
-        while let Some((step, line)) = batch.next() {
-            debug_assert_eq!(step.kind(), LogKind::Build);
-            let mut lines = vec![line];
-            while let Some((_, line)) = batch.next_if(|(next, _)| *next == step) {
-                lines.push(line);
-            }
-            for line in &lines {
-                self.build_log.push(line.clone());
-            }
-            self.tell(UnitEvent::Logs { step, lines }).await;
-        }
+        let running = self.shared.executor.start(name).await.map_err(Launch::NotStarted)?;
+        Ok((container, running))
     }
 
     async fn phase(&self, phase: Phase) {
@@ -570,85 +460,4 @@ fn far_away() -> tokio::time::Instant {
 /// For logs: enough to find it, too little to use it.
 fn short(run: &Run) -> String {
     job_label(&run.grant.job_id).chars().take(12).collect()
-}
-
-/// In the order of `worker` 8.3; of a repeated name the later wins.
-fn environment<E>(
-    plan: &JobPlan,
-    run: &Run,
-    shared: &Shared<E>,
-    memory_bytes: Option<u64>,
-) -> Vec<(String, String)> {
-    let id = run.grant.job_id.as_str();
-    let base = format!("{}/j/{id}", shared.relay);
-    let mut env = plan.env.clone();
-    let mut set = |name: &str, value: String| env.push((name.to_owned(), value));
-    set("JOB_ID", id.to_owned());
-    set("JOB_INPUTS", "/inputs".to_owned());
-    set("JOB_OUTPUTS", "/outputs".to_owned());
-    set("JOB_CACHE", "/job-cache".to_owned());
-    set("JOB_URL_PREFIX", base.clone());
-    set("JOB_OUTPUTS_URL_PREFIX", format!("{base}/outputs/"));
-    set("JOB_INPUTS_URL_PREFIX", format!("{base}/inputs/"));
-    if run.share.gpus.is_empty() {
-        // Images made for GPUs ask for all of them; a job that asked for none must see none.
-        set("NVIDIA_VISIBLE_DEVICES", "void".to_owned());
-    } else {
-        let indices: Vec<String> = (0..run.share.gpus.len()).map(|index| index.to_string()).collect();
-        set("CUDA_VISIBLE_DEVICES", indices.join(","));
-    }
-    let extras = [
-        ("JOB_ATTEMPT", Some(run.grant.attempt.to_string())),
-        ("JOB_CPUS", Some(run.share.slots.to_string())),
-        (
-            "JOB_MEMORY_BYTES",
-            memory_bytes.or(Some(run.share.memory_bytes).filter(|b| *b > 0)).map(|b| b.to_string()),
-        ),
-    ];
-    for (name, value) in extras {
-        if let Some(value) = value
-            && !plan.env.iter().any(|(known, _)| known == name)
-        {
-            env.push((name.to_owned(), value));
-        }
-    }
-    env
-}
-
-fn labels<E>(run: &Run, shared: &Shared<E>, deadline: Instant) -> Vec<(String, String)> {
-    let queue = if shared.hide_queue { run.queue.digest().to_hex() } else { run.queue.reveal().to_owned() };
-    let left =
-        i64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(i64::MAX);
-    let label = |name: &str, value: String| (format!("{LABEL}/{name}"), value);
-    vec![
-        (LABEL.to_owned(), "true".to_owned()),
-        label("id", job_label(&run.grant.job_id)),
-        label("queue", queue),
-        label("worker", shared.worker().to_string()),
-        label("instance", shared.instance.to_string()),
-        label("host-lock", shared.host_lock.display().to_string()),
-        label("deadline", clock::now().plus_millis(left).as_millis().to_string()),
-        label("attempt", run.grant.attempt.to_string()),
-    ]
-}
-
-/// A command that needs a shell and did not get one: say so, and how to.
-fn start_hint(error: &StartError, taken_whole: Option<TakenWhole>, grant: &LeaseGrant) -> Option<String> {
-    let message = error.error.to_string();
-    if message.contains("exec format error") {
-        return Some("🔍 The image is made for another kind of processor than this worker's.".to_owned());
-    }
-    let what = match taken_whole? {
-        TakenWhole::Operator(operator) => format!("`{operator}`"),
-        TakenWhole::Glob => "`*` or `?`".to_owned(),
-        TakenWhole::Comment => "`#`".to_owned(),
-    };
-    let is_missing = message.contains("executable file not found")
-        || message.contains("no such file or directory")
-        || message.contains("permission denied");
-    let command = grant.definition.text("command").filter(|_| is_missing)?;
-    let quoted: String = command.chars().take(500).collect::<String>().replace('\'', "'\\''");
-    Some(format!(
-        "🔍 No shell runs a command, so {what} outside of quotes makes all of it one word. Write: sh -c '{quoted}'"
-    ))
 }

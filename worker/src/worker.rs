@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::adoption::{self, Leftover};
 use crate::args::RunArgs;
 use crate::capacity::Capacity;
 use crate::config::{Config, ConfigError, Mode};
@@ -71,6 +72,7 @@ pub struct Worker {
     identity: Identity,
     docker: Docker,
     http: Http,
+    leftovers: Vec<Leftover>,
     hurry: CancellationToken,
 }
 
@@ -109,8 +111,10 @@ impl Worker {
             worker: identity.id.to_string(),
         })
         .await?;
-        reaper::clear(&docker, &identity.place, &HashSet::new()).await;
-        Ok(Self { config, gpus, identity, docker, http, hurry: CancellationToken::new() })
+        let leftovers = adoption::find(&identity.place, &config.queues);
+        let kept: HashSet<String> = leftovers.iter().map(|left| left.directory.container_name()).collect();
+        reaper::clear(&docker, &identity.place, &kept).await;
+        Ok(Self { config, gpus, identity, docker, http, leftovers, hurry: CancellationToken::new() })
     }
 
     /// Cancelled: running jobs are killed at once instead of drained, once the worker was told to stop.
@@ -125,7 +129,7 @@ impl Worker {
     /// # Errors
     /// [`RunError`] when it cannot begin.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { config, gpus, identity, docker, http, hurry } = self;
+        let Self { config, gpus, identity, docker, http, leftovers, hurry } = self;
         let memory_bytes = config.memory_bytes.or(docker.memory_bytes());
         let instance = instance();
         let registration = Registration {
@@ -155,7 +159,7 @@ impl Worker {
         let (farewell, farewell_heard) = watch::channel(Farewell::ForGood);
         let links_stop = CancellationToken::new();
         let connector = tls::connector(config.ignore_certificate_errors).map_err(StartError::Tls)?;
-        let mut links = JoinSet::new();
+        let mut links = Vec::new();
         let mut queues = Vec::new();
         for (index, key) in config.queues.iter().enumerate() {
             let outbox = Outbox::open(&identity.place, key).map_err(StartError::Outbox)?;
@@ -171,7 +175,7 @@ impl Worker {
                 farewell: farewell_heard.clone(),
                 connector: connector.clone(),
             };
-            links.spawn(link.run());
+            links.push(link);
         }
 
         let shared = Arc::new(Shared {
@@ -201,7 +205,10 @@ impl Worker {
             queues,
             capacity: Capacity::new(config.slots(), memory_bytes, gpus),
             events,
+            leftovers,
         });
+        // Not before the dispatcher has entered what it takes up: the first registration names it.
+        let mut links: JoinSet<()> = links.into_iter().map(Link::run).collect();
         dispatcher.run(incoming, &stop, &hurry).await;
         if dispatcher.leaves_runs() {
             farewell.send_replace(Farewell::BackSoon);

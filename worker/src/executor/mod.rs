@@ -18,6 +18,7 @@ use dockframe_shared::job::LogLine;
 use dockframe_shared::protocol::LogStep;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::config::Network;
@@ -50,6 +51,9 @@ pub(crate) trait Executor: Send + Sync + 'static {
     /// Asks, waits `grace`, then kills. Returns when the container runs no more; one that is gone is stopped.
     fn stop(&self, name: &str, grace: Duration) -> impl Future<Output = Result<(), EngineError>> + Send;
 
+    /// Whether the executor's host can be talked to just now.
+    fn is_well(&self) -> impl Future<Output = bool> + Send;
+
     /// Removes the container with everything that was its own.
     fn remove(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
@@ -65,7 +69,7 @@ pub(crate) struct Owned {
 }
 
 /// An image that is here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Image {
     /// What the Engine starts containers from.
     pub(crate) reference: String,
@@ -114,6 +118,8 @@ pub(crate) struct Resumed {
     pub(crate) id: String,
     pub(crate) running: Running,
     pub(crate) started_at: Timestamp,
+    /// Of a container that runs no more.
+    pub(crate) finished_at: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Running {

@@ -53,13 +53,13 @@ impl Bench {
     }
 
     pub(crate) async fn start(&self, flags: &[&str]) -> Result<Running, dockframe_worker::StartError> {
-        self.start_with(flags, |_| None).await
+        self.start_with(flags, |_| {}).await
     }
 
     pub(crate) async fn start_with(
         &self,
         flags: &[&str],
-        env: impl Fn(&str) -> Option<String>,
+        change: impl FnOnce(&mut Config),
     ) -> Result<Running, dockframe_worker::StartError> {
         let data = self.data.path().display().to_string();
         let api = format!("--api-address={}", self.relay.address);
@@ -70,7 +70,8 @@ impl Bench {
         if !flags.iter().any(|flag| !flag.starts_with('-')) {
             line.push("q");
         }
-        let config = Config::resolve(Line::try_parse_from(line).unwrap().run, env)?;
+        let mut config = Config::resolve(Line::try_parse_from(line).unwrap().run, |_| None)?;
+        change(&mut config);
         let worker = Worker::start(config).await?;
         let (stop, hurry) = (CancellationToken::new(), worker.hurry());
         let task = tokio::spawn(worker.run(stop.clone()));

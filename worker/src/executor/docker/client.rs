@@ -11,7 +11,8 @@ use bollard::models::{ContainerStateStatusEnum, NetworkCreateRequest, VolumeCrea
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, TopOptionsBuilder, WaitContainerOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, TopOptionsBuilder,
+    WaitContainerOptionsBuilder,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{sleep, timeout};
@@ -34,6 +35,7 @@ use crate::plan::ImageSource;
 const LIBRARY_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// For calls that an Engine answers at once, even when it is busy.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for an Engine that has gone away under a running container.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(120);
 /// Looks at the networks of one name until there is one: made, made by others too, the others' removed.
@@ -258,14 +260,8 @@ impl Docker {
         }
     }
 
-    /// Attaches, with all earlier output when `replay`.
-    async fn attach(&self, name: &str, replay: bool) -> Result<Running, EngineError> {
-        let options = AttachContainerOptionsBuilder::default()
-            .stream(true)
-            .stdout(true)
-            .stderr(true)
-            .logs(replay)
-            .build();
+    async fn attach(&self, name: &str) -> Result<Running, EngineError> {
+        let options = AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
         let attached = call(self.engine.attach_container(name, Some(options))).await?;
         let exit = wait_for_exit(self.engine.clone(), name.to_owned());
         Ok(Running { output: chunks(attached.output), exit: exit.boxed() })
@@ -312,7 +308,7 @@ impl Executor for Docker {
 
     async fn start(&self, name: &str) -> Result<Running, StartError> {
         let plain = |error| StartError { error, exit_code: None, is_worth_another: false };
-        let running = self.attach(name, false).await.map_err(plain)?;
+        let running = self.attach(name).await.map_err(plain)?;
         let mut started = call(self.engine.start_container(name, None::<StartContainerOptions>)).await;
         if started.as_ref().is_err_and(is_network_fault) {
             self.ensure_network().await.map_err(|error| plain(engine_error(&error)))?;
@@ -344,9 +340,26 @@ impl Executor for Docker {
         if state.status == Some(ContainerStateStatusEnum::CREATED) {
             return Ok(None);
         }
-        let started_at = state.started_at.as_deref().and_then(clock::parse_rfc3339).unwrap_or_default();
-        let running = self.attach(name, true).await?;
-        Ok(Some(Resumed { id: inspected.id.unwrap_or_default(), running, started_at }))
+        let Some(started_at) = state.started_at.as_deref().and_then(clock::parse_rfc3339) else {
+            // Its start was refused.
+            return Ok(None);
+        };
+        let is_running = state.running.unwrap_or(false);
+        // Not by attaching: that would leave out the unfinished line which the Engine's log still waits for.
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(is_running).build();
+        let output = chunks(self.engine.logs(name, Some(options)));
+        let exit = if is_running {
+            wait_for_exit(self.engine.clone(), name.to_owned()).boxed()
+        } else {
+            let exit = Exit {
+                code: state.exit_code.unwrap_or_default(),
+                oom_killed: state.oom_killed.unwrap_or(false),
+            };
+            std::future::ready(Ok(exit)).boxed()
+        };
+        let running = Running { output, exit };
+        let finished_at = state.finished_at.as_deref().and_then(clock::parse_rfc3339).filter(|_| !is_running);
+        Ok(Some(Resumed { id: inspected.id.unwrap_or_default(), running, started_at, finished_at }))
     }
 
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), EngineError> {
@@ -365,6 +378,10 @@ impl Executor for Docker {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(EngineError::Unreachable("a killed container does not end".to_owned())),
         }
+    }
+
+    async fn is_well(&self) -> bool {
+        matches!(timeout(PING_TIMEOUT, self.engine.ping()).await, Ok(Ok(_)))
     }
 
     async fn remove(&self, name: &str) -> Result<(), EngineError> {

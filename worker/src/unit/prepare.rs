@@ -1,0 +1,232 @@
+//! The first half of a job: inputs and image side by side, and what the container is told.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use dockframe_shared::command::TakenWhole;
+use dockframe_shared::job::LogLine;
+use dockframe_shared::protocol::{LeaseGrant, LogKind, LogStep, Phase};
+use tokio::sync::mpsc;
+
+use super::{Break, Run, Shared, Unit, ordered};
+use crate::clock;
+use crate::config::Network;
+use crate::executor::{ContainerSpec, Executor, StartError};
+use crate::files::inputs;
+use crate::files::names::job_label;
+use crate::journal::Position;
+use crate::plan::{ImageSource, JobPlan};
+use crate::result::{Ending, millis};
+
+/// Beginning of the labels by which containers are known, also to other programs.
+const LABEL: &str = "container.mtfm.io";
+
+impl<E: Executor> Unit<E> {
+    /// Inputs and image, side by side.
+    pub(super) async fn prepare(
+        &mut self,
+        name: &str,
+        plan: JobPlan,
+        source: ImageSource,
+    ) -> Result<ContainerSpec, Break> {
+        let (lines, mut build_lines) = mpsc::channel(256);
+        let shared = Arc::clone(&self.shared);
+        let directory = self.run.directory.clone();
+        let targets: Vec<String> = plan.mounted.iter().map(|file| file.target.clone()).collect();
+        let input_limit = self.shrunk(self.shared.limits.inputs);
+        let image_limit = self.shrunk(match source {
+            ImageSource::Reference(_) => self.shared.limits.pull,
+            ImageSource::Build(_) => self.shared.limits.build,
+        });
+        let (inputs, mounted, platform) = (plan.inputs.clone(), plan.mounted.clone(), plan.platform.clone());
+
+        self.phase(Phase::Inputs).await;
+        let begun = Instant::now();
+        let writing = async {
+            let all = inputs::write_all(&shared.http, &directory, inputs, mounted, shared.owner);
+            let written = match tokio::time::timeout(input_limit, all).await {
+                Ok(written) => written.map_err(|error| Ending::InputFailed { error: error.to_string() }),
+                Err(_) => Err(Ending::PhaseTimedOut { phase: "fetching inputs", limit: input_limit }),
+            };
+            written.map(|()| begun.elapsed())
+        };
+        let obtaining = async {
+            let image = shared.executor.image(&source, platform.as_deref(), &lines);
+            match tokio::time::timeout(image_limit, image).await {
+                Ok(image) => {
+                    image.map(|image| (image, begun.elapsed())).map_err(|error| Ending::ImageFailed { error })
+                }
+                Err(_) => {
+                    Err(Ending::PhaseTimedOut { phase: "pulling or building the image", limit: image_limit })
+                }
+            }
+        };
+        tokio::pin!(writing, obtaining);
+        let (mut written, mut obtained) = (None, None);
+        while written.is_none() || obtained.is_none() {
+            tokio::select! {
+                biased;
+                order = ordered(&mut self.stop) => return Err(Break::Stopped(order)),
+                Some(first) = build_lines.recv() => {
+                    let mut batch = vec![first];
+                    while let Ok(more) = build_lines.try_recv() {
+                        batch.push(more);
+                    }
+                    self.tell_build_lines(batch).await;
+                }
+                result = &mut writing, if written.is_none() => {
+                    written = Some(result?);
+                    if obtained.is_none() {
+                        self.phase(Phase::Image).await;
+                    }
+                }
+                result = &mut obtaining, if obtained.is_none() => {
+                    // What was said before a failure belongs to it.
+                    let mut batch = Vec::new();
+                    while let Ok(more) = build_lines.try_recv() {
+                        batch.push(more);
+                    }
+                    self.tell_build_lines(batch).await;
+                    obtained = Some(result?);
+                }
+            }
+        }
+        self.phases.insert("inputs".to_owned(), millis(written.unwrap_or_default()));
+        if let Some((image, took)) = obtained {
+            self.phases.insert("image".to_owned(), millis(took));
+            self.image = image;
+        }
+        Ok(self.spec(name, plan, targets))
+    }
+
+    fn spec(&self, name: &str, plan: JobPlan, targets: Vec<String>) -> ContainerSpec {
+        let run = &self.run;
+        let shared = &self.shared;
+        let mounted = run.directory.mounted();
+        let memory_bytes = plan.wishes.memory_bytes.or(shared.default_memory_bytes);
+        let network = if plan.network_none { Network::None } else { shared.network };
+        ContainerSpec {
+            name: name.to_owned(),
+            image: self.image.clone(),
+            env: environment(&plan, run, shared, memory_bytes),
+            labels: labels(run, shared, self.deadline),
+            command: plan.command,
+            entrypoint: plan.entrypoint,
+            workdir: plan.workdir,
+            shm_bytes: plan.shm_bytes,
+            cpus: run.share.slots,
+            memory_bytes,
+            gpus: run.share.gpus.clone(),
+            network,
+            inputs: run.directory.inputs(),
+            outputs: run.directory.outputs(),
+            mounted: targets
+                .into_iter()
+                .enumerate()
+                .map(|(number, target)| (mounted.join(number.to_string()), target))
+                .collect(),
+            cache_volume: run.cache_volume.clone(),
+        }
+    }
+
+    /// Lines of one step go together.
+    async fn tell_build_lines(&mut self, batch: Vec<(LogStep, LogLine)>) {
+        let mut batch = batch.into_iter().peekable();
+        while let Some((step, line)) = batch.next() {
+            debug_assert_eq!(step.kind(), LogKind::Build);
+            let mut lines = vec![line];
+            while let Some((_, line)) = batch.next_if(|(next, _)| *next == step) {
+                lines.push(line);
+            }
+            for line in &lines {
+                self.build_log.push(line.clone());
+            }
+            self.tell_logs(step, lines, Position::default()).await;
+        }
+    }
+}
+
+/// In the order of `worker` 8.3; of a repeated name the later wins.
+fn environment<E>(
+    plan: &JobPlan,
+    run: &Run,
+    shared: &Shared<E>,
+    memory_bytes: Option<u64>,
+) -> Vec<(String, String)> {
+    let id = run.grant.job_id.as_str();
+    let base = format!("{}/j/{id}", shared.relay);
+    let mut env = plan.env.clone();
+    let mut set = |name: &str, value: String| env.push((name.to_owned(), value));
+    set("JOB_ID", id.to_owned());
+    set("JOB_INPUTS", "/inputs".to_owned());
+    set("JOB_OUTPUTS", "/outputs".to_owned());
+    set("JOB_CACHE", "/job-cache".to_owned());
+    set("JOB_URL_PREFIX", base.clone());
+    set("JOB_OUTPUTS_URL_PREFIX", format!("{base}/outputs/"));
+    set("JOB_INPUTS_URL_PREFIX", format!("{base}/inputs/"));
+    if run.share.gpus.is_empty() {
+        // Images made for GPUs ask for all of them; a job that asked for none must see none.
+        set("NVIDIA_VISIBLE_DEVICES", "void".to_owned());
+    } else {
+        let indices: Vec<String> = (0..run.share.gpus.len()).map(|index| index.to_string()).collect();
+        set("CUDA_VISIBLE_DEVICES", indices.join(","));
+    }
+    let extras = [
+        ("JOB_ATTEMPT", Some(run.grant.attempt.to_string())),
+        ("JOB_CPUS", Some(run.share.slots.to_string())),
+        (
+            "JOB_MEMORY_BYTES",
+            memory_bytes.or(Some(run.share.memory_bytes).filter(|b| *b > 0)).map(|b| b.to_string()),
+        ),
+    ];
+    for (name, value) in extras {
+        if let Some(value) = value
+            && !plan.env.iter().any(|(known, _)| known == name)
+        {
+            env.push((name.to_owned(), value));
+        }
+    }
+    env
+}
+
+fn labels<E>(run: &Run, shared: &Shared<E>, deadline: Instant) -> Vec<(String, String)> {
+    let queue = if shared.hide_queue { run.queue.digest().to_hex() } else { run.queue.reveal().to_owned() };
+    let left =
+        i64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(i64::MAX);
+    let label = |name: &str, value: String| (format!("{LABEL}/{name}"), value);
+    vec![
+        (LABEL.to_owned(), "true".to_owned()),
+        label("id", job_label(&run.grant.job_id)),
+        label("queue", queue),
+        label("worker", shared.worker().to_string()),
+        label("instance", shared.instance.to_string()),
+        label("host-lock", shared.host_lock.display().to_string()),
+        label("deadline", clock::now().plus_millis(left).as_millis().to_string()),
+        label("attempt", run.grant.attempt.to_string()),
+    ]
+}
+
+/// A command that needs a shell and did not get one: say so, and how to.
+pub(super) fn start_hint(
+    error: &StartError,
+    taken_whole: Option<TakenWhole>,
+    grant: &LeaseGrant,
+) -> Option<String> {
+    let message = error.error.to_string();
+    if message.contains("exec format error") {
+        return Some("🔍 The image is made for another kind of processor than this worker's.".to_owned());
+    }
+    let what = match taken_whole? {
+        TakenWhole::Operator(operator) => format!("`{operator}`"),
+        TakenWhole::Glob => "`*` or `?`".to_owned(),
+        TakenWhole::Comment => "`#`".to_owned(),
+    };
+    let is_missing = message.contains("executable file not found")
+        || message.contains("no such file or directory")
+        || message.contains("permission denied");
+    let command = grant.definition.text("command").filter(|_| is_missing)?;
+    let quoted: String = command.chars().take(500).collect::<String>().replace('\'', "'\\''");
+    Some(format!(
+        "🔍 No shell runs a command, so {what} outside of quotes makes all of it one word. Write: sh -c '{quoted}'"
+    ))
+}
