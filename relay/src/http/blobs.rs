@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
@@ -71,6 +72,36 @@ pub(crate) async fn download(
     }
     Ok(response)
 }
+
+/// Where to send a file, and how to refer to it: for workers and browsers of before `/f/` (2.14).
+pub(crate) async fn old_upload(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let key = key(&name)?;
+    let url = address(&app, &headers, &key);
+    let reference = json!({ "value": key.as_str(), "type": "key" });
+    Ok(Json(json!({ "url": url, "ref": reference })).into_response())
+}
+
+pub(crate) async fn old_download(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let url = address(&app, &headers, &key(&name)?);
+    let reference = json!({ "value": url, "type": "url" });
+    Ok(Json(json!({ "url": url, "ref": reference })).into_response())
+}
+
+/// The address of a file, in the scheme by which the relay is reached.
+pub(super) fn address(app: &App, headers: &HeaderMap, key: &BlobKey) -> String {
+    format!("{}/f/{}", origin(app, headers), utf8_percent_encode(key.as_str(), SEGMENT))
+}
+
+/// A name as one segment of a path.
+pub(super) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Scheme, host and port under which the reader reaches this relay: as configured, else as it asked.
 pub(crate) fn origin(app: &App, headers: &HeaderMap) -> String {

@@ -12,11 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dockframe_shared::JobId;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 use url::Url;
 
 use super::App;
+use super::blobs::{SEGMENT, address, origin};
 use super::extract::{ByJob, InQueue};
 use crate::blobs::BlobKey;
 use crate::error::ApiError;
@@ -106,7 +107,7 @@ async fn serve(app: &App, files: &Value, name: &str, what: &str, headers: &Heade
         "url" => redirect(app, text()?, headers).await?.ok_or_else(not_found),
         "key" => {
             let key = BlobKey::new(text()?).ok_or_else(not_found)?;
-            found_at(&format!("{}/f/{}", super::blobs::origin(app, headers), segment(key.as_str())))
+            found_at(&address(app, headers, &key))
         }
         "base64" => {
             let bytes = STANDARD.decode(text()?.trim()).map_err(|_| ApiError::bad("Invalid base64 data"))?;
@@ -151,24 +152,17 @@ async fn redirect(app: &App, target: &str, headers: &HeaderMap) -> Result<Option
     if !matches!(url.scheme(), "http" | "https") {
         return Ok(None);
     }
-    let origin = super::blobs::origin(app, headers);
+    let origin = origin(app, headers);
     if let Some(segment_) = url.path().strip_prefix("/f/")
         && let Ok(decoded) = percent_decode_str(segment_).decode_utf8()
         && let Some(key) = BlobKey::new(&decoded)
     {
         let own = url.origin().ascii_serialization() == origin;
         if own || (key.is_digest() && app.service.blobs.exists(&key).await?) {
-            return found_at(&format!("{origin}/f/{}", segment(key.as_str()))).map(Some);
+            return found_at(&address(app, headers, &key)).map(Some);
         }
     }
     found_at(url.as_str()).map(Some)
-}
-
-/// A name as one segment of a path.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-fn segment(text: &str) -> String {
-    utf8_percent_encode(text, SEGMENT).to_string()
 }
 
 fn found_at(location: &str) -> Answer {
@@ -188,7 +182,7 @@ fn disposition(name: &str) -> String {
         return format!("attachment; filename=\"{last}\"");
     }
     let ascii = utf8_percent_encode(last, UNQUOTED);
-    format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{}", segment(last))
+    format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{}", utf8_percent_encode(last, SEGMENT))
 }
 
 fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {

@@ -8,6 +8,7 @@ mod logs;
 mod queues;
 pub(crate) mod router;
 mod site;
+mod stream;
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{App, blobs, files, jobs, logs, queues, site};
+use super::{App, blobs, files, jobs, logs, queues, site, stream};
 use crate::limits::MAX_BODY_BYTES;
 use crate::ws;
 
@@ -51,12 +51,23 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/q/{queue}/j/{job}/outputs", get(files::missing))
         .route("/q/{queue}/j/{job}/outputs/", get(files::missing))
         .route("/q/{queue}/j/{job}/outputs/{*path}", get(files::output_in_queue))
+        .route("/q/{queue}/j/{job}/stream", get(stream::stream))
         .route("/q/{queue}/j/{job}/cancel", post(jobs::cancel))
         .route("/q/{queue}/j/{job}/{namespace}/cancel", post(jobs::cancel_in_namespace))
         // Queues.
         .route("/q/{queue}/status", get(queues::status))
         .route("/q/{queue}/metrics", get(queues::metrics))
+        // Old forms and names (`relay-protocol` 2.14, 2.16, R-21).
+        .route("/upload/{key}", get(blobs::old_upload))
+        .route("/download/{key}", get(blobs::old_download))
+        .route("/api/v1/download/{key}", get(blobs::download))
+        .route("/api/v1/exists/{key}", get(blobs::exists))
+        .route("/api/v1/upload/{key}", get(blobs::old_upload))
+        .route("/{queue}/status", get(queues::status))
+        .route("/{queue}/metrics", get(queues::metrics))
+        .route("/{queue}/j/{job}/result.json", get(jobs::result_in_queue))
         // The site.
+        .route("/docs", get(site::docs))
         .route("/llms.txt", get(site::llms))
         .fallback(site::page)
         .method_not_allowed_fallback(site::no_route)

@@ -20,6 +20,11 @@ pub(crate) async fn llms() -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], LLMS).into_response()
 }
 
+/// Where the documentation is (`relay-protocol` 2.18).
+pub(crate) async fn docs() -> Response {
+    (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, "/docs/")]).into_response()
+}
+
 pub(crate) async fn no_route() -> ApiError {
     ApiError::no_route()
 }

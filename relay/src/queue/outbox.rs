@@ -44,6 +44,8 @@ pub(crate) struct Parcel {
     pub workers: Option<String>,
     /// An old peer wants the whole list.
     pub full_list: bool,
+    /// Answers to words. They go last, so that a peer that hears one has heard all that was before it.
+    pub words: Vec<String>,
     pub closing: Option<Closing>,
 }
 
@@ -55,6 +57,7 @@ impl Parcel {
             && self.summary.is_none()
             && self.workers.is_none()
             && !self.full_list
+            && self.words.is_empty()
             && self.closing.is_none()
     }
 }
@@ -125,6 +128,16 @@ impl Outbox {
 
     pub(crate) fn workers(&self, text: &str) {
         self.add(|parcel| parcel.workers = Some(text.to_owned()));
+    }
+
+    /// Answers a word.
+    pub(crate) fn answer(&self, word: &RelayMessage) {
+        self.add(|parcel| {
+            // Nobody waits for more than a few.
+            if parcel.words.len() < 64 {
+                parcel.words.push(text(word));
+            }
+        });
     }
 
     pub(crate) fn full_list(&self) {

@@ -106,7 +106,9 @@ impl<P: Peer> Connection<'_, P> {
                 }
             };
             let closing = parcel.closing;
-            for text in self.peer.frames(parcel).await {
+            let mut parcel = parcel;
+            let words = std::mem::take(&mut parcel.words);
+            for text in self.peer.frames(parcel).await.into_iter().chain(words) {
                 if !send(&mut sink, Message::Text(text.into())).await {
                     return Ended::Lost;
                 }

@@ -102,7 +102,7 @@ impl LeaseWorker {
         match (message, registered) {
             (WorkerMessage::Ping, name) => {
                 let id = name.map_or_else(|| "unknown".to_owned(), |(id, _)| id.as_str().to_owned());
-                self.send(&RelayMessage::Pong(Some(id)));
+                self.socket.outbox.answer(&RelayMessage::Pong(Some(id)));
                 Ok(())
             }
             (WorkerMessage::Registration(registration), _) => self.register(registration).await,

@@ -71,7 +71,7 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
 impl Peer for OldClient {
     async fn frame(&self, text: &str) {
         match ClientMessage::read(text) {
-            Ok(ClientMessage::Ping) => self.outbox.push(&RelayMessage::Pong(None)),
+            Ok(ClientMessage::Ping) => self.outbox.answer(&RelayMessage::Pong(None)),
             Ok(ClientMessage::StateChange(change)) => {
                 // No answer in the old way: what became of it shows in the next list.
                 drop(self.changes.make(change).await);

@@ -97,7 +97,7 @@ impl Peer for OldWorker {
     }
 
     async fn frames(&self, parcel: Parcel) -> Vec<String> {
-        let mut frames: Vec<String> = parcel.messages.into();
+        let mut frames = Vec::new();
         let registered = self.name().is_some();
         if registered {
             frames.extend(parcel.workers);
@@ -114,6 +114,7 @@ impl Peer for OldWorker {
                 frames.push(text(&RelayMessage::JobStateUpdates(WatchedJobs::new(jobs))));
             }
         }
+        frames.extend(parcel.messages);
         if parcel.full_list && self.lists.may_go(&self.service, &self.outbox) {
             frames.push(self.list());
         }
@@ -168,7 +169,7 @@ impl OldWorker {
         match (message, name) {
             (WorkerMessage::Ping, name) => {
                 let id = name.map_or_else(|| "unknown".to_owned(), |name| name.as_str().to_owned());
-                self.outbox.push(&RelayMessage::Pong(Some(id)));
+                self.outbox.answer(&RelayMessage::Pong(Some(id)));
                 Ok(())
             }
             (WorkerMessage::Registration(registration), name) => self.register(registration, name).await,

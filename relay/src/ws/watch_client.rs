@@ -96,7 +96,7 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
 impl Peer for WatchClient {
     async fn frame(&self, text: &str) {
         match ClientMessage::read(text) {
-            Ok(ClientMessage::Ping) => self.outbox.push(&RelayMessage::Pong(None)),
+            Ok(ClientMessage::Ping) => self.outbox.answer(&RelayMessage::Pong(None)),
             Ok(ClientMessage::StateChange(change)) => {
                 let (job, reference) = (change.job.clone(), change.reference.clone());
                 let outcome = self.changes.make(change).await;

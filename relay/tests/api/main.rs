@@ -6,5 +6,8 @@ mod client;
 mod http;
 mod leases;
 mod old;
+mod recordings;
 mod restart;
+mod shared;
+mod stream;
 mod support;

@@ -165,6 +165,17 @@ impl Service {
         Ok(Log { lines, is_final })
     }
 
+    /// The job as a stream tells it, endings included, with the run whose lines are its lines: this queue's, else the
+    /// shared one.
+    pub(crate) async fn followed(
+        &self,
+        queue: &Arc<OpenQueue>,
+        job: &JobId,
+    ) -> Result<Option<(JobObject, Option<LeaseId>)>, Error> {
+        let record = self.answering(Scope::Queue(queue), job).await?;
+        Ok(record.map(|record| (job_object(&record, Extra::default()), lines_of(&record).cloned())))
+    }
+
     /// Some lines of a run, for those who follow it.
     pub(crate) async fn lines_of_run(
         &self,
@@ -233,8 +244,9 @@ impl Service {
             return Extra::default();
         }
         let now = self.now();
-        let machines = self.machines(queue);
-        let old = queue.sockets().old_worker_count();
+        let machines = self.all_machines(queue);
+        let elsewhere = queue.elsewhere().workers().filter(|worker| worker.leases.is_none()).count();
+        let old = queue.sockets().old_worker_count() + elsewhere;
         let declined = |machine: &Machine| queue.declined(job, &machine.worker, &machine.instance, now);
         let reason = matching::wait_reason(&record.needs, &machines, old, declined);
         let place = queue.cache().place(job, PLACES);
