@@ -32,7 +32,11 @@ fn words(queue: &QueueView) -> String {
     if queue.name.is_empty() {
         return "Connect a computer".to_owned();
     }
-    let mut words = vec![text::masked(&queue.name)];
+    // A queue elsewhere is named with its place.
+    let host = queue.api_origin.split_once("://").map_or("", |(_, host)| host);
+    let is_elsewhere = queue.name != "local" && queue.api_origin != crate::browser::location::origin();
+    let name = text::masked(&queue.key);
+    let mut words = vec![if is_elsewhere { format!("{name} at {host}") } else { name }];
     if !queue.is_connected {
         words.push("connecting".to_owned());
         return words.join(" · ");

@@ -125,7 +125,7 @@ impl Log {
         errors.find_map(|row| {
             let text = row.text();
             let line = text.trim();
-            (!line.is_empty()).then(|| line.to_owned())
+            (!line.is_empty() && !is_remark(line)).then(|| line.to_owned())
         })
     }
 
@@ -224,7 +224,12 @@ impl Log {
         if voice != Voice::Build && self.first_time.is_none() {
             self.first_time = Some(time);
         }
-        let ends_open = !text.ends_with('\n');
+        // Workers' own remarks come without newlines, and each is a line.
+        let is_remark = is_remark(text);
+        if is_remark {
+            self.close_open_row();
+        }
+        let ends_open = !text.ends_with('\n') && !is_remark;
         let mut parts = text.split('\n').peekable();
         while let Some(part) = parts.next() {
             let is_last = parts.peek().is_none();
@@ -282,6 +287,11 @@ impl Log {
             self.generation += 1;
         }
     }
+}
+
+/// A line that a worker adds to the program's, by the signs that mark it.
+fn is_remark(text: &str) -> bool {
+    text.starts_with(['💥', '⚠'])
 }
 
 /// The longest beginning of `text` that has at most `max` bytes and ends between characters.
@@ -366,6 +376,19 @@ mod tests {
         }
         assert_eq!(log.rows().len(), 1);
         assert!(log.rows()[0].text().len() <= MAX_ROW_BYTES + 8);
+    }
+
+    #[test]
+    fn a_workers_remarks_are_lines_of_their_own_and_no_cause() {
+        let mut log = Log::default();
+        let line = |text: &str| LogLine { text: text.into(), time: at(1), is_stderr: true };
+        log.settle(&[
+            line("oops"),
+            line("⚠️ Container exited with status code: 3"),
+            line("💥 StatusCode: 3"),
+        ]);
+        assert_eq!(log.rows().len(), 3);
+        assert_eq!(log.last_error_line().as_deref(), Some("oops"));
     }
 
     #[test]

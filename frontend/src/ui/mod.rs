@@ -107,7 +107,7 @@ pub fn Switch(
                 on:change=move |event| on_change(event_target_checked(&event))
             />
             <span>{label}</span>
-            <small>{hint}</small>
+            {(!hint.is_empty()).then(|| view! { <small>{hint}</small> })}
         </label>
     }
     .into_any()

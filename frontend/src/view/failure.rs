@@ -19,6 +19,8 @@ pub enum FailureKind {
     InputFailed,
     CommandNotFound,
     TooLarge,
+    /// The registry, or whatever was to be fetched, cannot be reached from the worker.
+    NoNetwork,
     Other,
 }
 
@@ -73,7 +75,9 @@ pub fn error_text(result: &JobResult) -> String {
 fn classify(message: &str, result: &JobResult) -> FailureKind {
     let text = message.to_lowercase();
     let has = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
-    if has(&["too large"]) {
+    if has(&["no such host", "no network", "connection refused", "network is unreachable", "i/o timeout"]) {
+        FailureKind::NoNetwork
+    } else if has(&["too large"]) {
         FailureKind::TooLarge
     } else if has(&["pull access denied", "unauthorized", "denied: ", "authentication required"]) {
         FailureKind::PullDenied
@@ -89,6 +93,15 @@ fn classify(message: &str, result: &JobResult) -> FailureKind {
         FailureKind::InputFailed
     } else {
         FailureKind::Other
+    }
+}
+
+/// The part of a message that a line has room for: of the Engine's chains the last link.
+#[must_use]
+pub fn brief(message: &str) -> &str {
+    match message.rsplit_once(" exec: ") {
+        Some((_, cause)) => cause.trim_end_matches(": unknown"),
+        None => message,
     }
 }
 
@@ -144,6 +157,10 @@ mod tests {
             Some(FailureKind::CommandNotFound)
         );
         assert_eq!(kind(r#"{"error":"input a.csv: 404"}"#), Some(FailureKind::InputFailed));
+        assert_eq!(
+            kind(r#"{"error":"pulling x: dial tcp: lookup r: no such host"}"#),
+            Some(FailureKind::NoNetwork)
+        );
         assert_eq!(kind(r#"{"error":"disk full"}"#), Some(FailureKind::Other));
     }
 
@@ -153,6 +170,13 @@ mod tests {
         let found = failure(&finish(ResultReason::Error, old)).unwrap();
         assert_eq!(found.message, "Failure to build the docker image");
         assert_eq!(found.kind, FailureKind::BuildFailed);
+    }
+
+    #[test]
+    fn of_the_engines_chains_the_last_link_is_said() {
+        let chain = "failed to create shim task: runc: unable to start: exec: \"x\": executable file not found in $PATH: unknown";
+        assert_eq!(brief(chain), "\"x\": executable file not found in $PATH");
+        assert_eq!(brief("disk full"), "disk full");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use dockframe_shared::job::{FinishReason, ResultReason, StateName};
 use dockframe_shared::protocol::LogStep;
 
 use super::Tone;
-use super::failure::{FailureKind, error_text, exit_meaning, failure};
+use super::failure::{FailureKind, brief, error_text, exit_meaning, failure};
 use crate::state::actions::{JobButton, job_button};
 use crate::state::connection::Phase;
 use crate::state::job_view::{Ending, PendingWhat, ResultState, Word};
@@ -217,9 +217,10 @@ fn finished(state: &State, job: &dockframe_shared::job::JobObject) -> Header {
                 FailureKind::InputFailed => "Input not available",
                 FailureKind::CommandNotFound => "Could not start",
                 FailureKind::TooLarge => "Too large",
+                FailureKind::NoNetwork => "Not reachable",
                 FailureKind::Other => "Failed",
             };
-            let cause = if failure.message.is_empty() { facts } else { failure.message };
+            let cause = if failure.message.is_empty() { facts } else { brief(&failure.message).to_owned() };
             Header::new(Tone::Bad, title).suffix(after).detail(cause)
         }
         None => match result.status_code {
@@ -291,7 +292,7 @@ pub fn end_line(state: &State) -> Option<(Tone, String)> {
     let mut facts = Vec::new();
     let (tone, mark) = match (failure(finish), result.status_code) {
         (Some(failure), _) => {
-            facts.push(failure.message);
+            facts.push(brief(&failure.message).chars().take(120).collect());
             (Tone::Bad, "✕")
         }
         (None, Some(0) | None) => (Tone::Good, "✓"),

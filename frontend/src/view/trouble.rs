@@ -264,6 +264,13 @@ fn of_run(state: &State, now: Timestamp) -> Option<Trouble> {
             "Its limits are the worker owner's.".into(),
             vec!["Write less to /outputs, or ask the worker's owner for a higher limit.".into()],
         ),
+        FailureKind::NoNetwork => (
+            "The worker cannot reach what the job needs".into(),
+            "Its machine has no connection to the registry or the server of an input. Images that are on the \
+             machine already need none."
+                .into(),
+            vec!["Check the network of the worker's machine, then run again.".into()],
+        ),
         FailureKind::Other => (
             "The job could not be run".into(),
             "The worker says what went wrong.".into(),
