@@ -1,6 +1,7 @@
 //! The promises of the whole system, one file each, shown with real processes, containers and browsers.
 
 mod cancel;
+mod conformance;
 mod example_url;
 mod handshake_trace;
 mod harness;
