@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use dockframe_relay::{BlobAddress, Config, Relay, StoreAddress};
@@ -18,8 +19,6 @@ use crate::{page, relay, stop};
 
 /// The queue that `up` serves (`metaframe` 5.2).
 const QUEUE: &str = "local";
-/// Where every page looks for that queue (`metaframe` 5.2).
-const LOCAL_PORT: u16 = 8000;
 /// A Docker Engine that is starting is given this long: somebody waits at a terminal.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -111,21 +110,6 @@ pub(crate) async fn serve(
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// How a page's address names a queue of the relay at `api`: to every page `local` is port 8000 of the browser's own
-/// computer, so that queue of any other relay is named in full.
-pub(crate) fn queue_for_page(api: &Url, queue: &str) -> String {
-    let is_loopback = match api.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    if queue != QUEUE || (is_loopback && api.port_or_known_default() == Some(LOCAL_PORT)) {
-        return queue.to_owned();
-    }
-    api.join(queue).map_or_else(|_| queue.to_owned(), String::from)
-}
-
 /// The address by which this computer reaches a listener that may be open to all interfaces.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
@@ -135,16 +119,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_local_queue_is_named_in_full_where_pages_would_not_look() {
-        let named = |api: &str, queue| queue_for_page(&api.parse().unwrap(), queue);
-        assert_eq!(named("http://127.0.0.1:8000/", "local"), "local");
-        assert_eq!(named("http://localhost:8000/", "local"), "local");
-        assert_eq!(named("http://127.0.0.1:8001/", "local"), "http://127.0.0.1:8001/local");
-        assert_eq!(named("http://lab.example:8000/", "local"), "http://lab.example:8000/local");
-        assert_eq!(named("http://127.0.0.1:8001/", "q1"), "q1");
-    }
 
     #[test]
     fn an_open_listener_is_reached_by_loopback() {
