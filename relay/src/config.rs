@@ -6,6 +6,7 @@ use std::str::FromStr;
 use url::Url;
 
 use crate::limits::MAX_BLOB_BYTES;
+use crate::webhooks::CallbackSecret;
 
 /// All that a relay is told at its start.
 #[derive(Debug, Clone)]
@@ -16,6 +17,10 @@ pub struct Config {
     pub public_url: Option<Url>,
     /// Whether a queue may be answered by a result that another queue computed. Default: yes.
     pub shared_results: bool,
+    /// Signs callbacks as Standard Webhooks are signed; missing: they are not signed.
+    pub callback_secret: Option<CallbackSecret>,
+    /// Whether callbacks may go to private and loopback addresses. Default: no.
+    pub private_callbacks: bool,
     /// Longest uploaded file, in bytes. Default: 16 GiB.
     pub max_blob_bytes: u64,
 }
@@ -23,7 +28,15 @@ pub struct Config {
 impl Config {
     #[must_use]
     pub fn new(store: StoreAddress, blobs: BlobAddress) -> Self {
-        Self { store, blobs, public_url: None, shared_results: true, max_blob_bytes: MAX_BLOB_BYTES }
+        Self {
+            store,
+            blobs,
+            public_url: None,
+            shared_results: true,
+            callback_secret: None,
+            private_callbacks: false,
+            max_blob_bytes: MAX_BLOB_BYTES,
+        }
     }
 }
 

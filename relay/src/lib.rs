@@ -13,6 +13,7 @@ mod limits;
 pub mod page;
 mod queue;
 mod store;
+mod webhooks;
 mod ws;
 
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use crate::blobs::{Blobs, Documents, LogStore, Logs};
 pub use crate::config::{BadAddress, BlobAddress, Config, StoreAddress};
 use crate::page::Page;
 use crate::queue::service::{Service, Settings};
+use crate::webhooks::Webhooks;
+pub use crate::webhooks::{BadSecret, CallbackSecret};
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 pub use crate::store::embedded::OpenStoreError;
@@ -36,6 +39,8 @@ const NAME: &str = concat!("dockframe/", env!("CARGO_PKG_VERSION"));
 /// Why a relay cannot start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    #[error("cannot prepare calls to other servers: {0}")]
+    Calls(#[from] reqwest::Error),
     #[error("{0}")]
     Store(#[from] OpenStoreError),
     #[error("{0}")]
@@ -90,7 +95,9 @@ impl Relay {
                 (Arc::new(store), Box::new(logs))
             }
         };
-        let settings = Settings { shared_results: config.shared_results };
+        let webhooks = Webhooks::new(config.callback_secret.clone(), config.private_callbacks)?;
+        let public_url = config.public_url.clone();
+        let settings = Settings { shared_results: config.shared_results, public_url, webhooks };
         let service = Service::new(store, blobs, documents, logs, settings);
         let app = http::App { service: Arc::new(service), page, public_url: config.public_url };
         Ok(Self { app: Arc::new(app) })
@@ -104,6 +111,8 @@ impl Relay {
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
         let service = Arc::clone(&self.app.service);
         service.tasks().spawn(background::sweep(Arc::clone(&service)));
+        service.tasks().spawn(Arc::clone(&service).hear());
+        service.tasks().spawn(Arc::clone(&service).look_for_missed_news());
         let stopping = service.stopping().clone();
         let served = axum::serve(listener, http::router::router(self.app))
             .with_graceful_shutdown(async move {

@@ -35,12 +35,19 @@ fn turn(job: &JobId, record: &Record) -> Turn {
 }
 
 impl Cache {
-    /// Takes in what is committed. `live: false` or no entry: it is not kept here.
-    pub(crate) fn put(&mut self, key: &Key, revision: u64, entry: Option<Entry>, live: bool, now: Timestamp) {
+    /// Takes in what is committed, unless something newer is known. `live: false` or no entry: it is not kept here.
+    pub(crate) fn put(
+        &mut self,
+        key: &Key,
+        revision: u64,
+        entry: Option<Entry>,
+        live: bool,
+        now: Timestamp,
+    ) -> bool {
         if self.revision(key).is_some_and(|known| known > revision)
             || self.departed.get(key).is_some_and(|(known, _)| *known > revision)
         {
-            return;
+            return false;
         }
         if entry.is_none() || !live {
             self.departed.insert(key.clone(), (revision, now));
@@ -64,6 +71,15 @@ impl Cache {
             }
             (Key::Run(_), _) => {}
         }
+        true
+    }
+
+    /// All that is known, with revisions.
+    pub(crate) fn revisions(&self) -> HashMap<Key, u64> {
+        let records = self.records.iter().map(|(job, known)| (Key::Record(job.clone()), known.revision));
+        let slots = self.slots.iter().map(|(name, known)| (Key::Slot(name.clone()), known.revision));
+        let workers = self.workers.iter().map(|(id, known)| (Key::Worker(id.clone()), known.revision));
+        records.chain(slots).chain(workers).collect()
     }
 
     /// The store does not have it.
@@ -76,7 +92,7 @@ impl Cache {
         }
     }
 
-    fn revision(&self, key: &Key) -> Option<u64> {
+    pub(crate) fn revision(&self, key: &Key) -> Option<u64> {
         match key {
             Key::Record(job) => self.records.get(job).map(|known| known.revision),
             Key::Slot(namespace) => self.slots.get(namespace).map(|known| known.revision),

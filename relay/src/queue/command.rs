@@ -5,7 +5,7 @@ use dockframe_shared::protocol::RevokeWhy;
 use dockframe_shared::{InstanceId, JobId, LeaseId, Namespace, NamespaceSelector, Timestamp, WorkerId};
 use serde_json::Value;
 
-use super::record::{EndReason, Holder, Needs, Outcome};
+use super::record::{CallbackKind, EndReason, Holder, Needs, Outcome};
 use super::view::{Entry, Key};
 
 /// One wish to change something in a queue.
@@ -75,6 +75,8 @@ pub(crate) enum Command {
         job: JobId,
         worker: WorkerId,
     },
+    /// A callback was tried.
+    Called { job: JobId, namespace: Namespace, kind: CallbackKind, outcome: Called },
     /// Time passed: do what is due for this job.
     /// Nothing of a worker is judged lost earlier than its time after `healthy_since`: since then this relay could
     /// have heard of it.
@@ -83,6 +85,16 @@ pub(crate) enum Command {
         healthy_since: Timestamp,
         another_free: bool,
     },
+}
+
+/// What a try of a callback came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Called {
+    Made,
+    /// Its receiver, or this relay, will never have it.
+    Refused,
+    /// Not this time.
+    Again,
 }
 
 #[derive(Debug, Clone)]

@@ -11,6 +11,9 @@
 pub(crate) mod apply;
 pub(crate) mod cache;
 pub(crate) mod command;
+mod derive;
+pub(crate) mod elsewhere;
+pub(crate) mod heard;
 pub(crate) mod matching;
 pub(crate) mod object;
 pub(crate) mod open;
@@ -18,6 +21,7 @@ pub(crate) mod outbox;
 pub(crate) mod record;
 pub(crate) mod service;
 pub(crate) mod timing;
+pub(crate) mod turns;
 pub(crate) mod view;
 
 pub(crate) use apply::apply;

@@ -9,6 +9,8 @@ use dockframe_shared::{Amount, InstanceId, JobId, LeaseId, QueueDigest, QueueKey
 use tokio::sync::Notify;
 
 use super::cache::Cache;
+use super::elsewhere::Lists;
+use super::heard::Heard;
 use super::outbox::{Outbox, text};
 use super::timing;
 
@@ -28,6 +30,13 @@ pub(crate) struct OpenQueue {
     changed: AtomicBool,
     /// The workers changed since watchers were told.
     pub workers_to_tell: AtomicBool,
+    /// The workers here changed since other relays were told.
+    pub workers_to_share: AtomicBool,
+    /// Other relays know of workers here.
+    pub has_told_workers: AtomicBool,
+    /// What other relays do with the queue, and whether all of it is known.
+    pub heard: Heard,
+    elsewhere: Mutex<Lists>,
 }
 
 /// Everybody who is connected.
@@ -84,7 +93,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl OpenQueue {
-    pub(crate) fn new(digest: QueueDigest, cache: Cache) -> Self {
+    pub(crate) fn new(digest: QueueDigest, cache: Cache, heard: Heard) -> Self {
         Self {
             digest,
             key: OnceLock::new(),
@@ -94,6 +103,10 @@ impl OpenQueue {
             wake: Arc::default(),
             changed: AtomicBool::new(true),
             workers_to_tell: AtomicBool::new(false),
+            workers_to_share: AtomicBool::new(false),
+            has_told_workers: AtomicBool::new(false),
+            heard,
+            elsewhere: Mutex::default(),
         }
     }
 
@@ -112,6 +125,11 @@ impl OpenQueue {
 
     pub(crate) fn sockets(&self) -> MutexGuard<'_, Sockets> {
         lock(&self.sockets)
+    }
+
+    /// The workers of other relays.
+    pub(crate) fn elsewhere(&self) -> MutexGuard<'_, Lists> {
+        lock(&self.elsewhere)
     }
 
     /// Tells those who watch the job, and old peers, that it changed.
@@ -232,12 +250,14 @@ impl OpenQueue {
 
     /// Registrations as everybody may see them: without what only relay and worker know.
     pub(crate) fn registrations(&self) -> Vec<Registration> {
+        let elsewhere = self.elsewhere();
         let sockets = self.sockets();
         let leases = sockets.lease_workers.values().map(|socket| &socket.registration);
         let old = sockets.old_workers.values().filter_map(|socket| socket.registration.as_ref());
         let mut seen = HashSet::new();
         let mut registrations: Vec<Registration> = leases
             .chain(old)
+            .chain(elsewhere.workers().map(|worker| &worker.registration))
             .filter(|registration| seen.insert(registration.id.clone()))
             .cloned()
             .map(|mut registration| {
@@ -280,6 +300,15 @@ impl Sockets {
         for (job, watchers) in self.watchers.iter().filter(|(job, _)| jobs(job)) {
             for outbox in watchers.values() {
                 outbox.job_changed(job);
+            }
+        }
+    }
+
+    /// Tells everybody who watches a job to look for lines.
+    pub(crate) fn remind_of_lines(&self) {
+        for (job, watchers) in &self.watchers {
+            for outbox in watchers.values() {
+                outbox.has_lines(job);
             }
         }
     }

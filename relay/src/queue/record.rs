@@ -26,7 +26,6 @@ pub(crate) struct Record {
     pub holders: BTreeMap<Namespace, Holder>,
     /// The id is the definition's digest, so the job may be answered by, and answer, other queues.
     pub verified: bool,
-    /// The definition is kept under another id than the job's: never so today.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debug: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +47,9 @@ pub(crate) struct Record {
     /// An ended job is in lists until then.
     #[serde(default)]
     pub listed_until: Timestamp,
+    /// Callbacks that are owed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callbacks: Vec<OpenCallback>,
     /// The shared answer does not count here: the job was deleted or rerun in this queue.
     #[serde(default)]
     pub own_only: bool,
@@ -180,6 +182,32 @@ pub(crate) struct Hook {
     pub url: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Value>,
+}
+
+/// A callback that was not made yet, or not with success.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OpenCallback {
+    pub namespace: Namespace,
+    pub kind: CallbackKind,
+    pub hook: Hook,
+    pub since: Timestamp,
+    #[serde(default)]
+    pub tries: u32,
+    pub next: Timestamp,
+}
+
+/// What it tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum CallbackKind {
+    Queued,
+    Finished { reason: FinishReason },
+}
+
+impl CallbackKind {
+    /// Whether both tell of the same event, however it came out.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
 }
 
 /// What a job wants of a machine, in numbers.

@@ -4,9 +4,11 @@
 //! store answers with what is there, and the command is decided anew. Effects follow a commit and can all be derived
 //! from what is committed, so a crash between the two loses nothing.
 
+mod callbacks;
 mod changes;
 mod leases;
 mod matcher;
+mod news;
 mod old;
 mod reads;
 
@@ -20,16 +22,21 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use super::cache::{Cache, Looked, Sight};
 use super::command::{Command, Decision, Due, Effect, Ids, Reply, Write};
+use super::heard::{Heard, Subscription};
 use super::open::OpenQueue;
 use super::record::{Outcome, Phase, Record, Source};
 use super::timing;
+use super::turns::Turns;
 use super::view::{Entry, Key, Need, Versioned};
 use crate::blobs::{Blobs, Documents, LogError, Logs};
 use crate::clock::Clock;
+use crate::webhooks::Webhooks;
 use crate::store::codec::{decode, decode_entry, encode, encode_entry};
+use crate::store::news::Notice;
 use crate::store::{ANY_REVISION, Commit, Committed, DocumentKey, Store, StoreError, StoreWrite};
 
 pub(crate) use changes::{Finishing, Submission};
@@ -65,6 +72,8 @@ impl From<LogError> for Error {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub shared_results: bool,
+    pub public_url: Option<Url>,
+    pub webhooks: Webhooks,
 }
 
 #[derive(Debug)]
@@ -75,8 +84,10 @@ pub(crate) struct Service {
     logs: Box<dyn Logs>,
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
-    /// Names this process among others: 6 letters and digits.
+    /// Names this process among others: 6 letters and digits, for people.
     pub(crate) server_id: String,
+    /// As other relays know it.
+    process: String,
     queues: Mutex<HashMap<QueueDigest, Arc<OnceCell<Arc<OpenQueue>>>>>,
     /// In which queues a worker's process takes jobs here: its room is one for all of them.
     served: Mutex<Served>,
@@ -84,6 +95,8 @@ pub(crate) struct Service {
     granting: tokio::sync::Mutex<()>,
     /// Since when the sweeps have reached the store without a gap, in milliseconds.
     healthy_since: AtomicI64,
+    /// A callback is made by one task at a time.
+    calling: Turns,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -137,7 +150,8 @@ impl Service {
     ) -> Self {
         let clock = store.clock();
         let healthy_since = AtomicI64::new(clock.now().as_millis());
-        let server_id = uuid::Uuid::new_v4().simple().to_string()[..6].to_owned();
+        let process = uuid::Uuid::new_v4().simple().to_string();
+        let server_id = process[..6].to_owned();
         Self {
             store,
             blobs,
@@ -146,10 +160,12 @@ impl Service {
             clock,
             settings,
             server_id,
+            process,
             queues: Mutex::default(),
             served: Mutex::default(),
             granting: tokio::sync::Mutex::default(),
             healthy_since,
+            calling: Turns::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -180,6 +196,7 @@ impl Service {
     pub(crate) async fn open(self: &Arc<Self>, key: &QueueKey) -> Result<Arc<OpenQueue>, Error> {
         let queue = self.open_digest(key.digest()).await?;
         queue.named(key);
+        self.catch_up(&queue).await?;
         Ok(queue)
     }
 
@@ -192,18 +209,33 @@ impl Service {
         // One object per queue: whoever comes first reads it, the others wait, nobody gets it unread.
         let queue = cell
             .get_or_try_init(|| async {
+                // News first, then what they are about: so nothing falls between the two.
+                let subscription = Subscription::start(&self.store, digest).await?;
+                let count = match self.store.others() {
+                    Some(others) => others.counts(vec![digest]).await?.into_iter().next().unwrap_or(0),
+                    None => 0,
+                };
                 let mut cache = Cache::default();
                 let now = self.now();
                 for (key, stored) in self.store.live(digest).await? {
                     let entry = decode_entry(&key, &stored.bytes)?;
                     cache.put(&key, stored.revision, Some(entry), true, now);
                 }
-                let queue = Arc::new(OpenQueue::new(digest, cache));
+                let queue = Arc::new(OpenQueue::new(digest, cache, Heard::new(subscription, count)));
                 matcher::start(self, &queue);
+                if let Some(others) = self.store.others() {
+                    others.tell(digest, Notice::WhoIsThere).await;
+                }
                 Ok::<_, Error>(queue)
             })
             .await?;
         Ok(Arc::clone(queue))
+    }
+
+    /// The queues that are open now.
+    fn open_queues(&self) -> Vec<Arc<OpenQueue>> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.values().filter_map(|cell| cell.get()).cloned().collect()
     }
 
     /// Lets go of queues that nobody uses.
@@ -260,7 +292,12 @@ impl Service {
                 return Ok(decision.reply);
             }
             let commit = self.commit_of(queue, now, &decision, &with)?;
-            match self.store.commit(commit).await? {
+            let committed = self.store.commit(commit).await;
+            if committed.is_err() {
+                // It may have been made all the same.
+                self.doubt(queue);
+            }
+            match committed? {
                 Committed::Ok => {
                     let Decision { writes, effects, reply, .. } = decision;
                     {
@@ -273,6 +310,7 @@ impl Service {
                     return Ok(reply);
                 }
                 Committed::Conflict(fresh) => {
+                    let mut effects = Vec::new();
                     for (key, stored) in fresh {
                         let found = stored
                             .map(|stored| {
@@ -280,36 +318,43 @@ impl Service {
                                 Ok::<_, StoreError>(Versioned { revision: stored.revision, value })
                             })
                             .transpose()?;
-                        self.learn(queue, key, found, &mut looked, now);
+                        effects.extend(self.learn(queue, key, found, &mut looked));
                     }
+                    self.perform(queue, effects).await;
                 }
             }
         }
         Err(Error::Overtaken)
     }
 
-    /// Another process, or another task, wrote this.
+    /// Another process, or another task, wrote this. A task of this process performs the effects itself; for one of
+    /// another they are what follows from the change.
     fn learn(
         &self,
         queue: &OpenQueue,
         key: Key,
         found: Option<Versioned<Entry>>,
         looked: &mut Looked,
-        now: Timestamp,
-    ) {
-        let live = match &found {
-            Some(Versioned { value: Entry::Record(record), .. }) => record.is_live(now),
-            Some(Versioned { value: Entry::Slot(_) | Entry::Worker(_), .. }) => true,
-            Some(Versioned { value: Entry::Run(_), .. }) | None => false,
-        };
-        let mut cache = queue.cache();
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
         match &found {
             Some(Versioned { revision, value }) => {
-                cache.put(&key, *revision, Some(value.clone()), live, now);
+                let live = self.counts_as_live(value);
+                effects = self.absorb(queue, &key, *revision, Some(value.clone()), live);
             }
-            None => cache.forget(&key),
+            None => queue.cache().forget(&key),
         }
         looked.insert(key, found);
+        if self.store.others().is_some() { effects } else { Vec::new() }
+    }
+
+    /// Whether an entry that was read alone is one of those that are kept in memory.
+    fn counts_as_live(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Record(record) => record.is_live(self.now()),
+            Entry::Slot(_) | Entry::Worker(_) => true,
+            Entry::Run(_) => false,
+        }
     }
 
     fn commit_of(
@@ -395,7 +440,7 @@ impl Service {
                         tracing::warn!(%error, job.id = %job, "a shared result could not be taken back");
                     }
                 }
-                Effect::Callbacks(_) => {}
+                Effect::Callbacks(job) => self.start_callbacks(queue, job),
             }
         }
     }
@@ -488,6 +533,7 @@ fn shared_record(queue: QueueDigest, job: &JobId, record: &Record) -> Option<(Do
     for holder in offered.holders.values_mut() {
         *holder = super::record::Holder::default();
     }
+    offered.callbacks.clear();
     let shared = SharedRecord {
         verified: record.verified,
         run: run.clone(),

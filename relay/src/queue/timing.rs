@@ -40,6 +40,14 @@ pub(crate) fn grace(since_accept: i64) -> i64 {
     (1_000 + since_accept.max(0) / 10).min(LEASE_TTL)
 }
 
+/// A callback is tried for so long.
+pub(crate) const CALLBACK_GIVEN_UP: i64 = 24 * 3_600_000;
+
+/// How long after so many tries a callback is tried again: 1 s, doubling, at most 10 min.
+pub(crate) fn callback_delay(tries: u32) -> i64 {
+    1_000_i64.saturating_mul(1 << tries.min(10)).min(600_000)
+}
+
 /// The later of two times.
 pub(crate) fn later(a: Timestamp, b: Timestamp) -> Timestamp {
     a.max(b)

@@ -7,6 +7,8 @@
 //!
 //! Queues are known by their digest alone: no name ever reaches a store (`jobs-and-states` 9, 12).
 
+#[cfg(test)]
+mod behaviour;
 pub(crate) mod codec;
 pub(crate) mod embedded;
 mod names;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dockframe_shared::protocol::RevokeWhy;
 use dockframe_shared::{JobId, Namespace, NamespaceSelector};
 
+use super::callbacks;
 use super::draft::Draft;
 use crate::queue::command::{DueKind, Effect, Reply, Who};
 use crate::queue::record::{EndReason, LetGo, Needs, Phase, Record};
@@ -66,11 +67,9 @@ fn release<V: View>(
     message: Option<&str>,
 ) -> Result<(), Need> {
     draft.leave_slots(job, going)?;
+    callbacks::owe_ends(draft, job, &mut record, going, why.into());
     for namespace in going {
-        let holder = record.holders.remove(namespace);
-        if holder.is_some_and(|holder| holder.finished_callback.is_some()) {
-            draft.effect(Effect::Callbacks(job.clone()));
-        }
+        record.holders.remove(namespace);
     }
     draft.effect(Effect::Changed(job.clone()));
     if record.holders.is_empty() {
@@ -180,6 +179,7 @@ fn mark_deleted<V: View>(draft: &mut Draft<'_, V>, job: &JobId) -> Result<(), Ne
             losses: 0,
             run: None,
             listed_until: now,
+            callbacks: Vec::new(),
             own_only: true,
         },
     )?;

@@ -1,5 +1,6 @@
 //! The decisions themselves, one file for each kind of command.
 
+mod callbacks;
 mod claim;
 mod draft;
 mod lease;
@@ -55,6 +56,9 @@ pub(crate) fn apply<V: View>(
             claim::finish(&mut draft, job, worker, run, ending)?
         }
         Command::ClaimLost { job, worker } => claim::give_back(&mut draft, job, worker)?,
+        Command::Called { job, namespace, kind, outcome } => {
+            callbacks::called(&mut draft, job, namespace, kind, *outcome)?
+        }
         Command::Look { job, healthy_since, another_free } => {
             look::look(&mut draft, job, *healthy_since, *another_free)?
         }

@@ -3,10 +3,11 @@
 use dockframe_shared::job::Rerun;
 use dockframe_shared::{JobId, Namespace};
 
+use super::callbacks;
 use super::draft::Draft;
 use super::let_go::replace_in;
-use crate::queue::command::{DueKind, Effect, Reply, Submit};
-use crate::queue::record::{Holder, Outcome, Phase, Place, Record};
+use crate::queue::command::{Effect, Reply, Submit};
+use crate::queue::record::{CallbackKind, Holder, Outcome, Phase, Place, Record};
 use crate::queue::timing::{self, KEPT, LISTED};
 use crate::queue::view::{Need, View};
 
@@ -56,6 +57,7 @@ fn fresh<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, old: Option<&Record
         losses: 0,
         run: old.and_then(|old| old.run.clone()),
         listed_until: now,
+        callbacks: old.map_or_else(Vec::new, |old| old.callbacks.clone()),
         own_only,
     }
 }
@@ -107,7 +109,12 @@ fn rerun<V: View>(
 /// Nothing would change but times that nobody would miss: spare the write.
 fn is_repeat<V: View>(draft: &Draft<'_, V>, submit: &Submit, record: &Record) -> Result<bool, Need> {
     let Some(held) = record.holders.get(&submit.namespace) else { return Ok(false) };
-    let wanted = Holder { number: held.number, since: held.since, ..submit.holder.clone() };
+    let mut wanted = Holder { number: held.number, since: held.since, ..submit.holder.clone() };
+    // What is owed is kept with the record once it is owed, and no longer here.
+    wanted.queued_callback = None;
+    if !record.is_going() {
+        wanted.finished_callback = None;
+    }
     let listed = record.is_going() || record.listed_until.since(draft.now) > LISTED - 5_000;
     if *held != wanted || !listed {
         return Ok(false);
@@ -144,13 +151,20 @@ fn hold<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, mut record: Record) 
 
     let is_new = !record.holders.contains_key(namespace);
     record.holders.insert(namespace.clone(), Holder { number, since: now, ..submit.holder.clone() });
-    if is_new && submit.holder.queued_callback.is_some() {
-        draft.effect(Effect::Callbacks(job.clone()));
-        draft.due(job, DueKind::Callbacks, now);
+    if let Some(holder) = record.holders.get_mut(namespace)
+        && let Some(hook) = holder.queued_callback.take().filter(|_| is_new)
+    {
+        callbacks::owe(draft, job, &mut record, namespace, CallbackKind::Queued, &hook);
     }
     match record.phase {
         Phase::Waiting { .. } => draft.effect(Effect::Wake),
         Phase::Done(_) => {
+            // Answered at once: it has ended for this namespace too.
+            let reason = record.outcome().map(|outcome| outcome.reason);
+            if let Some(reason) = reason {
+                let namespaces = std::slice::from_ref(namespace);
+                callbacks::owe_ends(draft, job, &mut record, namespaces, reason.into());
+            }
             record.listed_until = now.plus_millis(LISTED);
             draft.look_at(job, record.listed_until);
             draft.look_at(job, record.listed_until.plus_millis(KEPT));

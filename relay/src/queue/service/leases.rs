@@ -16,6 +16,7 @@ use crate::queue::command::{Command, Reply};
 use crate::queue::open::{LeaseSocket, OpenQueue, SocketId};
 use crate::queue::outbox::{Closing, Outbox, text};
 use crate::queue::record::Phase;
+use crate::store::news::Notice;
 
 /// A grant that is committed and has to be sent.
 pub(super) struct Granted {
@@ -27,6 +28,8 @@ pub(super) struct Granted {
     pub deadline_ms: i64,
 }
 
+/// Longer messages of log lines are read by the old peers of other relays, if at all, and not told to them.
+const LONGEST_TOLD: usize = 64 << 10;
 /// How long another process with the same id is taken to be alive after its last frame.
 const ALIVE_MS: i64 = 10_000;
 
@@ -70,6 +73,14 @@ impl Service {
                 standing.outbox.close(Closing::Superseded);
             }
         }
+        if hello.is_some() {
+            let alive_since = now.plus_millis(-ALIVE_MS);
+            if queue.elsewhere().is_taken(&worker, instance, alive_since) {
+                return Ok(Registered::IdTaken);
+            }
+            // Another relay may have granted, a moment ago, what this registration is about.
+            self.catch_up(queue).await?;
+        }
         let leases = registration.leases.iter().flatten().map(|lease| lease.lease_id.clone());
         let command = Command::Register {
             worker: worker.clone(),
@@ -108,6 +119,13 @@ impl Service {
 
     /// Tells of the workers; those who asked for it hear at most once a second, by the queue's own task.
     pub(crate) fn workers_changed(&self, queue: &OpenQueue) {
+        queue.workers_to_share.store(true, Ordering::Relaxed);
+        queue.wake.notify_one();
+        self.show_workers(queue);
+    }
+
+    /// The same, where it was another relay's workers that changed.
+    pub(super) fn show_workers(&self, queue: &OpenQueue) {
         queue.touch();
         queue.workers_to_tell.store(true, Ordering::Relaxed);
         let text = queue.workers_message();
@@ -282,11 +300,16 @@ impl Service {
         if !fresh.is_empty() {
             queue.has_lines(job);
             let old_clients: Vec<_> = queue.sockets().old_clients.values().cloned().collect();
-            if !old_clients.is_empty() {
+            let others = self.store.others();
+            if !old_clients.is_empty() || others.is_some() {
                 let lines = LogLines { job_id: job.clone(), step: step.clone(), logs: fresh, from: None };
-                let text = text(&RelayMessage::JobStatusPayload(lines));
+                let message = text(&RelayMessage::JobStatusPayload(lines));
                 for outbox in old_clients {
-                    outbox.push_if_room(&text);
+                    outbox.push_if_room(&message);
+                }
+                if let Some(others) = others {
+                    let message = if message.len() > LONGEST_TOLD { String::new() } else { message };
+                    others.tell(queue.digest, Notice::Lines { job: job.clone(), message }).await;
                 }
             }
         }

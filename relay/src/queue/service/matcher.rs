@@ -1,16 +1,18 @@
 //! One task for each open queue: grants what can be granted, and tells summaries, once a second at most.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use dockframe_shared::protocol::RelayMessage;
+use dockframe_shared::protocol::{Registration, RelayMessage};
 use dockframe_shared::{InstanceId, JobId, WorkerId};
 use futures_util::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Service;
 use crate::queue::command::{Command, Reply};
+use crate::queue::elsewhere::TOLD_EVERY_MS;
 use crate::queue::matching::{self, Machine, Room, Waiting};
 use crate::queue::open::{OpenQueue, summary};
 use crate::queue::outbox::text;
@@ -18,6 +20,8 @@ use crate::queue::record::Phase;
 
 /// Where nothing wakes it, waiting work is looked at so often: a lost wake-up delays and never loses.
 const TICK: Duration = Duration::from_secs(1);
+/// Other relays are told of the workers here so often, at least.
+const SHARE: Duration = Duration::from_millis(TOLD_EVERY_MS.unsigned_abs());
 /// Jobs looked at in one pass; the rest waits for the next.
 const PASS: usize = 10_000;
 
@@ -32,6 +36,7 @@ pub(super) fn start(service: &Arc<Service>, queue: &Arc<OpenQueue>) {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_summary = String::new();
         let mut told = Instant::now();
+        let mut shared = Instant::now();
         loop {
             tokio::select! {
                 () = wake.notified() => {}
@@ -40,6 +45,13 @@ pub(super) fn start(service: &Arc<Service>, queue: &Arc<OpenQueue>) {
             }
             let (Some(service), Some(queue)) = (service_of.upgrade(), queue_of.upgrade()) else { return };
             service.grant_all(&queue).await;
+            if queue.workers_to_share.swap(false, Ordering::Relaxed) || shared.elapsed() >= SHARE {
+                shared = Instant::now();
+                service.tell_workers(&queue, false).await;
+                if queue.elsewhere().forget_silent(service.now()) {
+                    service.show_workers(&queue);
+                }
+            }
             if told.elapsed() >= TICK && queue.take_changed() {
                 told = Instant::now();
                 service.tell_summary(&queue, &mut last_summary);
@@ -68,27 +80,39 @@ impl Service {
         queues.into_iter().flatten().filter_map(Weak::upgrade).collect()
     }
 
-    /// The connected workers with leases, and what is left of them.
-    pub(crate) fn machines(&self, queue: &OpenQueue) -> Vec<Machine> {
+    /// All workers with leases, those of other relays too. What these take in other queues is not known here.
+    pub(crate) fn all_machines(&self, queue: &OpenQueue) -> Vec<Machine> {
+        let mut machines = self.machines(queue);
+        let here: HashSet<WorkerId> = machines.iter().map(|machine| machine.worker.clone()).collect();
+        let mut others: Vec<Machine> = {
+            let elsewhere = queue.elsewhere();
+            let others = elsewhere.workers().filter(|other| !here.contains(&other.registration.id));
+            others
+                .filter_map(|other| {
+                    let leases = other.leases.as_ref()?;
+                    Some(machine(&other.registration, &leases.instance, leases.session, leases.full))
+                })
+                .collect()
+        };
+        for other in &mut others {
+            let cache = queue.cache();
+            for needs in cache.taken_by(&other.worker, &other.instance) {
+                other.used.add(matching::demand(needs, other.cpus, other.memory_bytes));
+            }
+        }
+        machines.append(&mut others);
+        machines.sort_by(|a, b| a.worker.cmp(&b.worker));
+        machines
+    }
+
+    /// The workers with leases that are connected here, and what is left of them.
+    fn machines(&self, queue: &OpenQueue) -> Vec<Machine> {
         let mut machines: Vec<Machine> = {
             let sockets = queue.sockets();
             sockets
                 .lease_workers
-                .iter()
-                .map(|(worker, socket)| {
-                    let announced = &socket.registration;
-                    Machine {
-                        worker: worker.clone(),
-                        instance: socket.instance.clone(),
-                        session: socket.session,
-                        cpus: announced.cpus.0.max(0.0),
-                        gpus: announced.gpus.0.max(0.0),
-                        memory_bytes: announced.memory_bytes,
-                        tags: announced.tags.clone().unwrap_or_default(),
-                        closed: socket.full || announced.draining.unwrap_or(false),
-                        used: Room::default(),
-                    }
-                })
+                .values()
+                .map(|socket| machine(&socket.registration, &socket.instance, socket.session, socket.full))
                 .collect()
         };
         for machine in &mut machines {
@@ -112,7 +136,7 @@ impl Service {
             let holder = known.value.active_lease().map(|lease| lease.worker.clone());
             (known.value.needs.clone(), holder)
         };
-        let mut others = self.machines(queue);
+        let mut others = self.all_machines(queue);
         others.retain(|machine| Some(&machine.worker) != holder.as_ref());
         let waiting = std::iter::once(Waiting { job, needs: &needs, since: now });
         let refuses = |job: &JobId, machine: &Machine| {
@@ -207,10 +231,24 @@ impl Service {
 
     pub(crate) fn summary_message(&self, queue: &OpenQueue) -> String {
         let (queued, running) = queue.cache().counts();
-        let machines = self.machines(queue);
+        let machines = self.all_machines(queue);
         let free_cpus = machines.iter().map(|m| (m.cpus - m.used.cpus).max(0.0)).sum();
         let free_gpus = machines.iter().map(|m| (m.gpus - m.used.gpus).max(0.0)).sum();
         let numbers = summary(queued, running, &queue.registrations(), free_cpus, free_gpus);
         text(&RelayMessage::QueueSummary(numbers))
+    }
+}
+
+fn machine(announced: &Registration, instance: &InstanceId, session: u64, full: bool) -> Machine {
+    Machine {
+        worker: announced.id.clone(),
+        instance: instance.clone(),
+        session,
+        cpus: announced.cpus.0.max(0.0),
+        gpus: announced.gpus.0.max(0.0),
+        memory_bytes: announced.memory_bytes,
+        tags: announced.tags.clone().unwrap_or_default(),
+        closed: full || announced.draining.unwrap_or(false),
+        used: Room::default(),
     }
 }

@@ -95,9 +95,8 @@ pub(super) fn bucket_of(queue: QueueDigest) -> String {
 }
 
 /// A minute in which something is due in a queue: one member of the index.
-pub(super) fn minute(queue: QueueDigest, at: Timestamp) -> (i64, String) {
-    let at = at.as_millis().max(0);
-    (at, format!("{}:{}", queue.to_hex(), at / MINUTE))
+pub(super) fn minute(queue: QueueDigest, at: Timestamp) -> String {
+    format!("{}:{}", queue.to_hex(), at.as_millis() / MINUTE)
 }
 
 /// The queue of such a member, and when it may be forgotten if nothing is due any more: a minute after its end. A
@@ -147,9 +146,8 @@ mod tests {
         };
         let read = due_of_member(digest, due_member(&due).as_bytes()).unwrap();
         assert_eq!(read, DueEntry { queue: digest, due });
-        let (score, member) = minute(digest, Timestamp::from_millis(119_999));
-        assert_eq!(score, 119_999);
-        assert_eq!(queue_of_minute(&member), Some((digest, Timestamp::from_millis(180_000))));
+        let name = minute(digest, Timestamp::from_millis(119_999));
+        assert_eq!(queue_of_minute(&name), Some((digest, Timestamp::from_millis(180_000))));
         let key = Key::Run(LeaseId::new("lease").unwrap());
         assert_eq!(key_of_member(member(&key).as_bytes()), Some(key));
     }

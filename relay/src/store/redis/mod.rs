@@ -166,21 +166,20 @@ impl RedisStore {
             pipeline.cmd("SET").arg(keys::document(key)).arg(bytes).arg("NX").ignore();
         }
         let now = self.clock.now();
-        let minutes: BTreeMap<String, i64> = commit.due.iter().rev().fold(BTreeMap::new(), |mut all, due| {
-            // Never a minute that is over: it may be forgotten at any moment.
-            let (score, member) = keys::minute(commit.queue, due.at.max(now));
-            let first = all.entry(member).or_insert(score);
-            *first = score.min(*first);
+        let minutes: BTreeMap<String, Timestamp> = commit.due.iter().fold(BTreeMap::new(), |mut all, due| {
+            // Never in a minute that is over: it may be forgotten at any moment.
+            let first = all.entry(keys::minute(commit.queue, due.at.max(now))).or_insert(due.at);
+            *first = due.at.min(*first);
             all
         });
         if !minutes.is_empty() {
             let index = pipeline.cmd("ZADD").arg(keys::bucket_of(commit.queue)).arg("LT");
             for (member, score) in minutes {
-                index.arg(score).arg(member);
+                index.arg(score.as_millis()).arg(member);
             }
             index.ignore();
         }
-        pipeline.add_command(self.commit_call(&commit, now));
+        pipeline.add_command(self.commit_call(&commit));
         let sent = Instant::now();
         let (answer,): (Value,) = self.send(&pipeline, &COMMIT).await.map_err(unavailable)?;
         let Value::Array(answer) = answer else { return Err(odd_answer()) };
@@ -203,7 +202,7 @@ impl RedisStore {
         }
     }
 
-    fn commit_call(&self, commit: &Commit, now: Timestamp) -> redis::Cmd {
+    fn commit_call(&self, commit: &Commit) -> redis::Cmd {
         let Commit { queue, writes, due, done, .. } = commit;
         let mut keys = vec![keys::live(*queue), keys::due(*queue), keys::count(*queue)];
         let members: Vec<String> = writes.iter().map(|write| keys::member(&write.key)).collect();
@@ -511,5 +510,8 @@ impl Others for RedisStore {
 }
 
 
+#[cfg(test)]
+#[path = "../../../tests/api/redis_server.rs"]
+pub(super) mod redis_server;
 #[cfg(test)]
 mod tests;
