@@ -273,8 +273,10 @@ impl Run {
             self.say(&format!("stored result, {age} s old{place}; --rerun runs it again"));
         }
         // The streamed lines are the program's own; a result outlives them, with remarks of its worker.
-        let rest = self.client.lines(job, LogKind::Run, self.follow.next(LogKind::Run)).await?;
-        print(LogKind::Run, if is_stored && rest.is_empty() { &result.logs } else { &rest });
+        let n_printed = self.follow.next(LogKind::Run);
+        let rest = self.client.lines(job, LogKind::Run, n_printed).await?;
+        let is_gone = is_stored && n_printed == 0 && rest.is_empty();
+        print(LogKind::Run, if is_gone { &result.logs } else { &rest });
         Ok(())
     }
 
