@@ -11,10 +11,10 @@ use std::rc::Rc;
 use leptos::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 
-use dockframe_shared::Timestamp;
-use dockframe_shared::job::Definition;
+use dockframe_shared::job::{Definition, JobObject};
 use dockframe_shared::metaframe::outputs::{Fetch, OutputValue, Outputs};
 use dockframe_shared::protocol::QueueSummary;
+use dockframe_shared::{JobId, Timestamp};
 
 use crate::browser::{self, location, storage, timer};
 use crate::host::{Host, HostEvent};
@@ -27,7 +27,7 @@ use crate::state::log::Log;
 use crate::state::{Effect, Intent, Message, Moment, Place, Short, State, Timer, reduce};
 use crate::view::Tone;
 use crate::view::header::{self, Header};
-use crate::view::lists::{self, InputItem, OutputItem, WorkerItem};
+use crate::view::lists::{self, InputItem, JobItem, OutputItem, WorkerItem};
 use crate::view::trouble::{Trouble, trouble};
 
 /// What components see and do. Cheap to copy.
@@ -78,6 +78,7 @@ pub struct QueueView {
     pub has_no_worker: bool,
     pub summary: Option<QueueSummary>,
     pub workers: Option<Vec<WorkerItem>>,
+    pub jobs: Vec<JobItem>,
 }
 
 struct Shell {
@@ -179,7 +180,7 @@ impl Live {
         match event {
             HostEvent::Answered { host, inputs } => {
                 let stopped = storage::session_get(&stops_key(&host)).unwrap_or_default();
-                let ids = stopped.split_whitespace().filter_map(|id| dockframe_shared::JobId::new(id).ok());
+                let ids = stopped.split_whitespace().filter_map(|id| JobId::new(id).ok());
                 let stopped = ids.collect();
                 self.with_shell(|shell| *shell.host_id.borrow_mut() = host);
                 self.send(Message::HostAnswered { inputs, stopped });
@@ -227,8 +228,21 @@ impl Live {
                 self.send(Message::ShortLoaded(fetch_definition(&id).await));
             }),
             Effect::FetchResult { job, time, url } => spawn_local(async move {
-                let outcome = http::get_text(&url).await.and_then(|text| read_result(&text)).map(Box::new);
-                self.send(Message::ResultLoaded { job, time, outcome });
+                let answer = http::get_text(&url).await;
+                let outcome = answer.as_ref().map_err(Clone::clone).and_then(|text| read_result(text));
+                let (text, outcome) = (answer.unwrap_or_default(), outcome.map(Box::new));
+                self.send(Message::ResultLoaded { job, time, text, outcome });
+            }),
+            Effect::FetchJobs { url } => spawn_local(async move {
+                self.send(Message::JobsLoaded(fetch_jobs(&url).await));
+            }),
+            Effect::ReadKept { job, key } => spawn_local(async move {
+                if let Some(text) = browser::kept::read(&key).await {
+                    self.send(Message::KeptLoaded { job, text });
+                }
+            }),
+            Effect::Keep { key, text } => spawn_local(async move {
+                browser::kept::write(&key, text.as_deref()).await;
             }),
             Effect::ResolveOutputs { job, time, outputs } => spawn_local(async move {
                 let outputs = resolve(outputs).await;
@@ -303,7 +317,7 @@ impl Live {
         set(self.is_idle, is_idle);
         set(self.end, header::end_line(&state));
         set(self.queue, queue_view(&state));
-        let result = state.job.finish().map_or(std::ptr::null(), |finish| Rc::as_ptr(finish).cast());
+        let result = state.job.shown_finish().map_or(std::ptr::null(), |finish| Rc::as_ptr(finish).cast());
         if shell.shown_result.replace(result) != result {
             set(self.outputs, lists::outputs(&state));
         }
@@ -332,11 +346,23 @@ fn queue_view(state: &State) -> QueueView {
         has_no_worker: state.has_no_worker(),
         summary: state.summary,
         workers: state.workers.as_deref().map(lists::workers),
+        jobs: lists::jobs(state),
     }
 }
 
 fn stops_key(host: &str) -> String {
     format!("dockframe-stopped:{host}")
+}
+
+/// The jobs of a queue, as far as they are listed.
+async fn fetch_jobs(url: &str) -> Result<BTreeMap<JobId, JobObject>, String> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        data: BTreeMap<JobId, JobObject>,
+    }
+    let text = http::get_text(url).await?;
+    let answer: Answer = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    Ok(answer.data)
 }
 
 /// Asks the page's own origin for the definition of a short address.

@@ -4,6 +4,7 @@
 
 pub mod clipboard;
 pub mod download;
+pub mod kept;
 pub mod location;
 pub mod storage;
 pub mod timer;

@@ -16,7 +16,9 @@ pub(super) fn Header() -> AnyView {
     let suffix = words(move || {
         let (suffix, since) = header.with(|header| (header.suffix.clone(), header.since));
         let since = since.map(|since| text::running_duration(live.now.get().since(since)));
-        join([Some(suffix), since], " ")
+        let kept = header.with(|header| header.kept_since);
+        let kept = kept.map(|kept| format!("ran {}", text::ago(live.now.get().since(kept))));
+        join([Some(suffix), since.or(kept)], " ")
     });
     let detail = words(move || {
         let (ago, detail) = header.with(|header| (header.detail_ago, header.detail.clone()));

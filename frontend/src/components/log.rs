@@ -13,6 +13,7 @@ use crate::live::Live;
 use crate::state::log::{Log, Row, Voice};
 use crate::text;
 use crate::ui::{CopyButton, dynamic, flag, words};
+use crate::view::links::{Piece, pieces};
 
 /// Rows in a block.
 const BLOCK: usize = 128;
@@ -32,6 +33,7 @@ pub(super) fn LogView() -> AnyView {
     let body = NodeRef::<Div>::new();
     let drawn = StoredValue::new_local(Drawn { generation: u64::MAX, rows: 0 });
     let follows = RwSignal::new(true);
+    let is_split = RwSignal::new(false);
     let is_scheduled = StoredValue::new_local(false);
     let draw_now = move || {
         is_scheduled.set_value(false);
@@ -73,11 +75,19 @@ pub(super) fn LogView() -> AnyView {
     });
     let emptiness = words(move || live.header.with(|header| text::empty_log(header.is_busy)).to_owned());
     view! {
-        <div class="log">
+        <div class="log" class:split=flag(move || is_split.get())>
             <div class="bar">
                 <span>"Log"</span>
                 <span>{n_lines}</span>
                 <span class="grow"></span>
+                <button
+                    type="button"
+                    aria-pressed=words(move || is_split.get().to_string())
+                    title="Program's output left, its errors right"
+                    on:click=move |_| is_split.update(|is_split| *is_split = !*is_split)
+                >
+                    "Split"
+                </button>
                 <button type="button" hidden=flag(move || follows.get()) on:click=to_end>"↓ Newest"</button>
                 <LogCopy />
                 <button type="button" title="Download the log" on:click=move |_| save(live)>"⤓"</button>
@@ -194,15 +204,34 @@ fn row_element(document: &Document, row: &Row, start: Option<dockframe_shared::T
     for span in &row.spans {
         let class = span.style.class();
         if class.is_empty() {
-            let _ = content.append_child(&document.create_text_node(&span.text));
+            append_text(document, &content, &span.text);
         } else {
             let styled = element(document, "span", &class);
-            styled.set_text_content(Some(&span.text));
+            append_text(document, &styled, &span.text);
             let _ = content.append_child(&styled);
         }
     }
     let _ = line.append_child(&content);
     line
+}
+
+/// Text nodes, and anchors for addresses: nothing in a log is ever parsed as HTML.
+fn append_text(document: &Document, parent: &Element, text: &str) {
+    for piece in pieces(text) {
+        match piece {
+            Piece::Text(text) => {
+                let _ = parent.append_child(&document.create_text_node(text));
+            }
+            Piece::Link(url) => {
+                let anchor = element(document, "a", "");
+                for (name, value) in [("href", url), ("target", "_blank"), ("rel", "noopener noreferrer")] {
+                    let _ = anchor.set_attribute(name, value);
+                }
+                anchor.set_text_content(Some(url));
+                let _ = parent.append_child(&anchor);
+            }
+        }
+    }
 }
 
 fn element(document: &Document, tag: &str, class: &str) -> Element {

@@ -6,9 +6,11 @@ use leptos::prelude::*;
 use super::Panels;
 use crate::browser::{self, storage};
 use crate::live::{Live, QueueView};
+use crate::state::Intent;
 use crate::text;
 use crate::ui::{Command, CopyButton, Field, Switch, dynamic, flag, shown_if, words as read};
 use crate::view::Tone;
+use crate::view::lists::JobItem;
 
 /// Writes a new queue's name, an unguessable key, into the address.
 pub(super) fn make_queue(live: Live) {
@@ -155,6 +157,7 @@ pub(super) fn QueuePanel() -> AnyView {
             {shown_if(has_queue, move || {
                 view! {
                     <Workers />
+                    <Jobs />
                     <h3>"Add a computer that has Docker"</h3>
                     <Command text=command />
                 }
@@ -200,6 +203,59 @@ fn Workers() -> AnyView {
         <h3>"Computers"</h3>
         {list}
         <p class="hint">{summary}</p>
+    }
+    .into_any()
+}
+
+/// What runs and waits in the queue; each can be ended, others' only after a second thought.
+#[component]
+fn Jobs() -> AnyView {
+    let live = expect_context::<Live>();
+    let jobs = Memo::new(move |_| live.queue.with(|queue| queue.jobs.clone()));
+    let list = dynamic(move || {
+        let jobs = jobs.get();
+        if jobs.is_empty() {
+            return ().into_any();
+        }
+        let items = jobs.into_iter().map(|job| view! { <Job job=job /> }).collect_view();
+        view! {
+            <h3>"Jobs"</h3>
+            <ul class="list">{items}</ul>
+        }
+        .into_any()
+    });
+    view! { {list} }.into_any()
+}
+
+#[component]
+fn Job(job: JobItem) -> AnyView {
+    let live = expect_context::<Live>();
+    let asks = RwSignal::new(false);
+    let JobItem { id, tone, what, since, is_this, is_live, is_own } = job;
+    let name = if is_this { "this job".to_owned() } else { id.as_str().chars().take(5).collect() };
+    let age = read(move || {
+        let age = live.now.get().since(since);
+        if is_live {
+            format!("{what} {}", text::running_duration(age))
+        } else {
+            format!("{what} {}", text::ago(age))
+        }
+    });
+    let label = read(move || if asks.get() { "End it for everybody?" } else { "Cancel" }.to_owned());
+    let press = move |_| {
+        if is_own || asks.get_untracked() {
+            live.want(Intent::Cancel { job: id.clone(), everybody: !is_own });
+        } else {
+            asks.set(true);
+        }
+    };
+    view! {
+        <li data-tone=tone.class()>
+            <span class="dot"></span>
+            <span class="name">{name}</span>
+            <small>{age}</small>
+            <button type="button" class="quiet" hidden=!is_live on:click=press on:blur=move |_| asks.set(false)>{label}</button>
+        </li>
     }
     .into_any()
 }

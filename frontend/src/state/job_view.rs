@@ -89,6 +89,8 @@ pub struct JobView {
     pub build_step: Option<dockframe_shared::protocol::LogStep>,
     /// No word about this job on the present socket yet.
     pub awaits_word: bool,
+    /// A result kept from an earlier visit, shown until the relay has spoken; it sends nothing.
+    pub kept: Option<Rc<Finish>>,
     /// The old way: the last full list held the job.
     pub is_listed: bool,
 }
@@ -113,6 +115,12 @@ impl JobView {
             ResultState::Loaded(finish) => Some(finish),
             ResultState::None | ResultState::Loading { .. } => None,
         }
+    }
+
+    /// The result on the screen: the relay's, else one kept from an earlier visit.
+    #[must_use]
+    pub fn shown_finish(&self) -> Option<&Rc<Finish>> {
+        self.finish().or(self.kept.as_ref())
     }
 
     /// The reason of a finished job with a result.

@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use dockframe_shared::job::JobObject;
 use dockframe_shared::protocol::{QueueSummary, Registration};
 use dockframe_shared::{JobId, Timestamp};
 
@@ -78,6 +79,8 @@ pub struct State {
     pub log: log::Log,
     pub summary: Option<QueueSummary>,
     pub workers: Option<Vec<Registration>>,
+    /// The queue's jobs, while the panel is open.
+    pub jobs: Option<BTreeMap<JobId, JobObject>>,
     /// The queue panel is open: workers are asked for.
     pub shows_queue: bool,
     clock: SubmitClock,
@@ -141,11 +144,19 @@ pub enum Message {
         url: String,
         outcome: Result<(), String>,
     },
+    /// `text` is the answer as it came, to be kept.
     ResultLoaded {
         job: JobId,
         time: Timestamp,
+        text: String,
         outcome: Result<Box<job_view::Finish>, String>,
     },
+    /// A result that was kept from an earlier visit: the answer of `result.json` as it was.
+    KeptLoaded {
+        job: JobId,
+        text: String,
+    },
+    JobsLoaded(Result<BTreeMap<JobId, JobObject>, String>),
     /// References were replaced by contents, for the result of this time.
     OutputsResolved {
         job: JobId,
@@ -171,6 +182,11 @@ pub enum Intent {
     /// Another definition: leaves a short address.
     EditDefinition(dockframe_shared::job::Definition),
     ShowQueue(bool),
+    /// Ends another job of the queue: for the own namespace, or for everybody.
+    Cancel {
+        job: JobId,
+        everybody: bool,
+    },
 }
 
 /// What the page does to the outside.
@@ -198,6 +214,19 @@ pub enum Effect {
         job: JobId,
         time: Timestamp,
         url: String,
+    },
+    FetchJobs {
+        url: String,
+    },
+    /// A kept result is looked for, under this key.
+    ReadKept {
+        job: JobId,
+        key: String,
+    },
+    /// The last answer of `result.json` is kept; `None` drops what was kept.
+    Keep {
+        key: String,
+        text: Option<String>,
     },
     /// Contents that lie elsewhere are fetched, then `OutputsResolved` comes.
     ResolveOutputs {
@@ -234,6 +263,8 @@ pub enum Timer {
     Rerun,
     /// The old way's query is collected.
     Query,
+    /// The list of jobs is asked for again.
+    Jobs,
 }
 
 impl State {
@@ -254,6 +285,7 @@ impl State {
             log: log::Log::default(),
             summary: None,
             workers: None,
+            jobs: None,
             shows_queue: false,
             clock: SubmitClock::default(),
             wish: None,

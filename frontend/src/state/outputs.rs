@@ -6,7 +6,7 @@ use dockframe_shared::metaframe::outputs::{Outputs, RESULT_OUTPUT, outputs};
 use dockframe_shared::{JobId, Timestamp};
 
 use super::address::Address;
-use super::job_view::{Finish, ResultState};
+use super::job_view::{Finish, ResultState, Word};
 use super::wanted::Wanted;
 use super::{Effect, State, Timer};
 
@@ -30,6 +30,7 @@ impl State {
         &mut self,
         job: &JobId,
         asked: Timestamp,
+        text: String,
         outcome: Result<Box<Finish>, String>,
         effects: &mut Vec<Effect>,
     ) {
@@ -43,6 +44,10 @@ impl State {
         }
         match outcome {
             Ok(finish) => {
+                if let Some(wanted) = self.current() {
+                    effects.push(Effect::Keep { key: wanted.kept_key(), text: Some(text) });
+                }
+                self.job.kept = None;
                 self.log.settle(&finish.result.logs);
                 // The relay's word names the result; the document may carry its worker's clock.
                 self.job.result = ResultState::Loaded(Rc::new(Finish { time, ..*finish }));
@@ -56,6 +61,35 @@ impl State {
                     ResultState::Loading { time, since, failures: failures + 1, why: Some(why) };
                 effects.push(Effect::Set(Timer::Result, Some(pause)));
             }
+        }
+    }
+
+    /// A result of an earlier visit counts until the relay has spoken (`metaframe` 5.12).
+    pub(super) fn kept_loaded(&mut self, job: &JobId, text: &str, effects: &mut Vec<Effect>) {
+        let is_wanted = self.current().is_some_and(|wanted| wanted.id == *job);
+        let is_silent = self.job.word == Word::Silent && matches!(self.job.result, ResultState::None);
+        if !is_wanted || !is_silent || self.is_submitting() && self.connection.may_speak() {
+            return;
+        }
+        if let Ok(finish) = super::job_view::read_result(text) {
+            self.log.settle(&finish.result.logs);
+            self.job.kept = Some(Rc::new(finish));
+            effects.push(Effect::LogChanged);
+        }
+    }
+
+    /// The relay has spoken: a kept result of the same time is the result, any other is dropped.
+    pub(super) fn settle_kept(&mut self, time: Option<Timestamp>, effects: &mut Vec<Effect>) {
+        let Some(kept) = self.job.kept.take() else { return };
+        if time == Some(kept.time) {
+            self.job.result = ResultState::Loaded(kept);
+            self.send_outputs(effects);
+            return;
+        }
+        self.log.clear();
+        effects.push(Effect::LogChanged);
+        if let Some(wanted) = self.current() {
+            effects.push(Effect::Keep { key: wanted.kept_key(), text: None });
         }
     }
 

@@ -17,6 +17,11 @@ use super::submit::Wish;
 use super::wanted::{self, Wanted, WantedError};
 use super::{Effect, Intent, Message, Moment, Short, State, Timer};
 
+/// The list of jobs is as old as this at most, while it is shown.
+const JOBS_MS: i64 = 3_000;
+/// Longest list that is asked for.
+const MAX_JOBS: u32 = 100;
+
 /// Applies `message`; returns what is to be done, in this order.
 #[must_use]
 pub fn reduce(state: &mut State, message: Message, moment: Moment) -> Vec<Effect> {
@@ -65,8 +70,18 @@ impl State {
                 self.uploads.finish(url, outcome);
                 self.fulfil(moment, effects);
             }
-            Message::ResultLoaded { job, time, outcome } => {
-                self.result_loaded(&job, time, outcome, effects);
+            Message::ResultLoaded { job, time, text, outcome } => {
+                self.result_loaded(&job, time, text, outcome, effects);
+            }
+            Message::KeptLoaded { job, text } => self.kept_loaded(&job, &text, effects),
+            Message::JobsLoaded(outcome) => {
+                // A failed look leaves the last list; the connection's state is said elsewhere.
+                if let Ok(jobs) = outcome {
+                    self.jobs = Some(jobs);
+                }
+                if self.shows_queue {
+                    effects.push(Effect::Set(Timer::Jobs, Some(JOBS_MS)));
+                }
             }
             Message::OutputsResolved { job, time, outputs } => {
                 let is_current = self.current().is_some_and(|wanted| wanted.id == job)
@@ -223,6 +238,9 @@ impl State {
         self.log.clear();
         self.sent = None;
         effects.push(Effect::LogChanged);
+        if let Some(wanted) = self.current() {
+            effects.push(Effect::ReadKept { job: wanted.id.clone(), key: wanted.kept_key() });
+        }
         self.watch(effects);
         self.query_later(effects);
     }
@@ -244,11 +262,13 @@ impl State {
         }
         self.summary = None;
         self.workers = None;
+        self.jobs = None;
         self.outbox.clear();
         self.job = JobView::default();
         self.log.clear();
         effects.push(Effect::LogChanged);
         self.connect(moment, effects);
+        self.fetch_jobs(effects);
         // The same id is submitted to the new queue as well.
         if self.address.settings.autostart
             && let Some(wanted) = self.current().cloned()
@@ -292,6 +312,7 @@ impl State {
             Timer::Result => self.fetch_result(effects),
             Timer::Rerun => self.rerun_the_old_way(moment, effects),
             Timer::Query => self.query(effects),
+            Timer::Jobs => self.fetch_jobs(effects),
         }
     }
 
@@ -336,8 +357,21 @@ impl State {
                 if self.shows_queue != shows {
                     self.shows_queue = shows;
                     self.watch(effects);
+                    if shows {
+                        self.fetch_jobs(effects);
+                    } else {
+                        effects.push(Effect::Set(Timer::Jobs, None));
+                    }
                 }
             }
+            Intent::Cancel { job, everybody } => self.cancel(job, everybody, moment, effects),
+        }
+    }
+
+    /// Asks for the list that the queue panel shows.
+    fn fetch_jobs(&self, effects: &mut Vec<Effect>) {
+        if let Some(queue) = self.address.settings.queue.as_ref().filter(|_| self.shows_queue) {
+            effects.push(Effect::FetchJobs { url: format!("{}?limit={MAX_JOBS}", queue.jobs()) });
         }
     }
 

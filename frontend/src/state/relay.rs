@@ -182,6 +182,7 @@ impl State {
     }
 
     fn hear_live(&mut self, before: &Word, job: &JobObject, moment: Moment, effects: &mut Vec<Effect>) {
+        self.settle_kept(None, effects);
         let was_over = !matches!(self.job.result, ResultState::None)
             || self.job.ending.is_some()
             || matches!(before, Word::Known(held) if held.state == StateName::Finished);
@@ -225,6 +226,7 @@ impl State {
             self.hear_ended(before, Some(reason), effects);
             return;
         }
+        self.settle_kept(Some(job.time), effects);
         self.job.ending = None;
         self.job.was_lost = false;
         self.job.build_step = None;
@@ -254,6 +256,7 @@ impl State {
 
     /// The job is neither live nor finished with a result.
     fn hear_ended(&mut self, before: &Word, reason: Option<FinishReason>, effects: &mut Vec<Effect>) {
+        self.settle_kept(None, effects);
         let was_live = matches!(before, Word::Known(held)
             if matches!(held.state, StateName::Queued | StateName::Running));
         let pending = self.job.pending.map(|pending| pending.what);

@@ -167,6 +167,22 @@ impl State {
         }
     }
 
+    /// Ends another job of the queue.
+    pub(super) fn cancel(&mut self, job: JobId, everybody: bool, moment: Moment, effects: &mut Vec<Effect>) {
+        if self.current().is_some_and(|wanted| wanted.id == job) && !everybody {
+            self.let_go(PendingWhat::Stop, moment, effects);
+            return;
+        }
+        let own = self.address.settings.control.namespace();
+        let mut change = ending(FinishReason::Cancelled, own, moment.now);
+        if let Change::Finished(finished) = &mut change
+            && everybody
+        {
+            finished.namespace = Some(NamespaceSelector::All);
+        }
+        self.send(job, change, effects);
+    }
+
     /// *Run again* did not show in time: the relay does not know reruns, and Deleted and Queued do the same.
     pub(super) fn rerun_the_old_way(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
         let Some(wanted) = self.current().cloned() else { return };

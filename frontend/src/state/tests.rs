@@ -144,8 +144,14 @@ impl Page {
 
     fn result_comes(&mut self, time: i64, result: &Value) {
         let text = json!({"data":{"finished":{"reason":"Success","time":time,"worker":"w","result":result}}});
-        let outcome = read_result(&text.to_string()).map(Box::new);
-        self.send(Message::ResultLoaded { job: self.id(), time: Timestamp::from_millis(time), outcome });
+        let text = text.to_string();
+        let outcome = read_result(&text).map(Box::new);
+        self.send(Message::ResultLoaded {
+            job: self.id(),
+            time: Timestamp::from_millis(time),
+            text,
+            outcome,
+        });
     }
 
     fn host_answers(&mut self, inputs: &[(&str, Value)]) {
@@ -458,7 +464,7 @@ fn a_late_result_of_an_earlier_job_is_neither_shown_nor_sent() {
     page.outputs();
     let text = json!({"data":{"finished":{"reason":"Success","time":3,"result":one_output()}}}).to_string();
     let outcome = read_result(&text).map(Box::new);
-    page.send(Message::ResultLoaded { job: first, time: Timestamp::from_millis(3), outcome });
+    page.send(Message::ResultLoaded { job: first, time: Timestamp::from_millis(3), text, outcome });
     assert!(page.state.job.finish().is_none());
     assert!(page.outputs().is_empty());
 }
@@ -477,6 +483,7 @@ fn a_result_that_cannot_be_loaded_is_asked_for_again() {
         let failed = Message::ResultLoaded {
             job: page.id(),
             time: Timestamp::from_millis(3),
+            text: String::new(),
             outcome: Err("the server answered 500".into()),
         };
         page.send(failed);
@@ -794,6 +801,55 @@ fn malformed_frames_cost_only_themselves() {
     }
     page.relay_says(&running(1));
     assert_eq!(job_button(&page.state), JobButton::Stop);
+}
+
+fn kept_text(time: i64) -> String {
+    json!({"data":{"finished":{"reason":"Success","time":time,"result":one_output()}}}).to_string()
+}
+
+#[test]
+fn a_kept_result_is_shown_until_the_relay_speaks_and_sends_nothing() {
+    let keeps = |page: &mut Page| {
+        let effects = std::mem::take(&mut page.effects);
+        effects.iter().any(|effect| matches!(effect, Effect::Keep { text: None, .. }))
+    };
+    for (word, stays) in [
+        (finished(3), true),
+        (finished(4), false),
+        (running(1), false),
+        (queued(), false),
+        (Value::Null, false),
+    ] {
+        let mut page = Page::embedded(&hash(""), &[]);
+        page.send(Message::KeptLoaded { job: page.id(), text: kept_text(3) });
+        assert!(page.state.job.kept.is_some());
+        assert!(page.outputs().iter().all(Vec::is_empty));
+        assert_eq!(crate::view::header::header(&page.state).title, "Kept result");
+        page.relay_says(&word);
+        assert!(page.state.job.kept.is_none());
+        assert_eq!(page.state.job.finish().is_some(), stays, "{word}");
+        if stays {
+            let effects = &page.effects;
+            assert!(!effects.iter().any(|effect| matches!(effect, Effect::FetchResult { .. })));
+            assert_eq!(page.outputs(), [["a.txt"]]);
+        } else {
+            assert!(keeps(&mut page), "{word}");
+        }
+    }
+}
+
+#[test]
+fn cancelling_anothers_job_names_everybody_only_when_told() {
+    let mut page = Page::watching(&hash(""));
+    let other = JobId::new("other").unwrap();
+    page.user(Intent::Cancel { job: other.clone(), everybody: false });
+    page.user(Intent::Cancel { job: other, everybody: true });
+    let namespaces: Vec<Value> = page
+        .changes()
+        .iter()
+        .map(|change| serde_json::to_value(change).unwrap()["value"]["namespace"].clone())
+        .collect();
+    assert_eq!(namespaces, ["_", "*"]);
 }
 
 #[test]

@@ -42,6 +42,12 @@ pub enum WantedError {
 }
 
 impl Wanted {
+    /// Under which a result is kept. The queue's digest stands for its name, which is a secret.
+    #[must_use]
+    pub fn kept_key(&self) -> String {
+        format!("{} {} {}", self.queue.api_origin(), self.queue.key().digest().to_hex(), self.id)
+    }
+
     /// The worst state of its uploads: a failure, else one that is on its way; `None` when all are done.
     #[must_use]
     pub fn upload_state<'a>(&self, uploads: &'a Uploads) -> Option<&'a Upload> {

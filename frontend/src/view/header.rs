@@ -28,6 +28,8 @@ pub struct Header {
     pub detail: String,
     /// `detail` is the age of this time, said as *ago*, before its text.
     pub detail_ago: Option<Timestamp>,
+    /// The suffix is the age of this time.
+    pub kept_since: Option<Timestamp>,
     /// Something is under way: the dot breathes.
     pub is_busy: bool,
 }
@@ -93,6 +95,12 @@ fn of_state(state: &State) -> Header {
         } else {
             header
         };
+    }
+    if let Some(kept) = &state.job.kept {
+        let mut header = Header::new(Tone::Idle, "Kept result");
+        header.kept_since = Some(kept.time);
+        header.detail = "from an earlier visit; the queue has not confirmed it yet".to_owned();
+        return header;
     }
     match state.job.object() {
         Some(job) if job.state == StateName::Queued => queued(state, job.queued_time, job),
@@ -287,7 +295,7 @@ fn short(worker: &str) -> &str {
 /// The last line of the log: exit, duration, what was peculiar.
 #[must_use]
 pub fn end_line(state: &State) -> Option<(Tone, String)> {
-    let finish = state.job.finish()?;
+    let finish = state.job.shown_finish()?;
     let result = &finish.result;
     let mut facts = Vec::new();
     let (tone, mark) = match (failure(finish), result.status_code) {

@@ -1,10 +1,13 @@
 //! The lists beside the log: outputs, inputs, workers.
 
+use dockframe_shared::job::{FinishReason, StateName};
 use dockframe_shared::metaframe::data_ref::{self, DataRef};
 use dockframe_shared::metaframe::inputs::{StagedFile, file_name};
 use dockframe_shared::protocol::Registration;
+use dockframe_shared::{JobId, Timestamp};
 use serde_json::Value;
 
+use super::Tone;
 use crate::state::State;
 use crate::state::uploads::Upload;
 use crate::text;
@@ -42,7 +45,7 @@ pub enum Content {
 /// The files of the shown result.
 #[must_use]
 pub fn outputs(state: &State) -> Vec<OutputItem> {
-    let (Some(finish), Some(wanted)) = (state.job.finish(), state.current()) else { return Vec::new() };
+    let (Some(finish), Some(wanted)) = (state.job.shown_finish(), state.current()) else { return Vec::new() };
     let items = finish.result.outputs.iter().map(|(name, data)| {
         let content = content(data, wanted.queue.api_origin());
         let (size, preview) = match &content {
@@ -198,6 +201,55 @@ pub fn workers(workers: &[Registration]) -> Vec<WorkerItem> {
         WorkerItem { id: worker.id.to_string(), what: facts.join(" · ") }
     });
     items.collect()
+}
+
+/// One job of the queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobItem {
+    pub id: JobId,
+    pub tone: Tone,
+    /// `running`, `waiting` and why, `finished`.
+    pub what: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// It is the page's own job.
+    pub is_this: bool,
+    pub is_live: bool,
+    /// The page's namespace is among its holders: to cancel it ends it only for the page.
+    pub is_own: bool,
+}
+
+/// The queue's jobs: live ones first, then the newest.
+#[must_use]
+pub fn jobs(state: &State) -> Vec<JobItem> {
+    const SHOWN: usize = 50;
+    let own = state.address.settings.control.namespace();
+    let this = state.current().map(|wanted| &wanted.id);
+    let items = state.jobs.iter().flatten().map(|(id, job)| {
+        let (tone, what) = match (job.state, job.finished_reason) {
+            (StateName::Queued, _) => (
+                Tone::Wait,
+                job.wait_reason.as_ref().map_or_else(|| "waiting".to_owned(), |why| format!("waits: {why}")),
+            ),
+            (StateName::Running, _) => (Tone::Run, "running".to_owned()),
+            (_, Some(FinishReason::Success)) => (Tone::Good, "finished".to_owned()),
+            (_, Some(FinishReason::TimedOut)) => (Tone::Bad, "timed out".to_owned()),
+            _ => (Tone::Bad, "failed".to_owned()),
+        };
+        JobItem {
+            id: id.clone(),
+            tone,
+            what,
+            since: job.time,
+            is_this: this == Some(id),
+            is_live: matches!(job.state, StateName::Queued | StateName::Running),
+            is_own: job.namespaces.as_ref().is_some_and(|names| names.contains(&own)),
+        }
+    });
+    let mut items: Vec<JobItem> = items.collect();
+    items.sort_by_key(|item| (!item.is_live, std::cmp::Reverse(item.since)));
+    items.truncate(SHOWN);
+    items
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is wanted")]

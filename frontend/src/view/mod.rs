@@ -3,6 +3,7 @@
 
 pub mod failure;
 pub mod header;
+pub mod links;
 pub mod lists;
 pub mod share;
 pub mod trouble;

@@ -109,6 +109,12 @@ impl QueueAddress {
         format!("{}/f/{key}", self.origin)
     }
 
+    /// `<API origin>/q/<queue>`: the list of its jobs.
+    #[must_use]
+    pub fn jobs(&self) -> String {
+        format!("{}/q/{}", self.origin, self.path)
+    }
+
     /// `<API origin>/q/<queue>/j/<id>`, without a slash at the end.
     #[must_use]
     pub fn job(&self, id: &JobId) -> String {
