@@ -6,6 +6,9 @@ use dockframe_tests::scenario;
 use dockframe_tests::worker::Worker;
 use serde_json::json;
 
+/// Gives another text at every look.
+const UUID: &str = "/proc/sys/kernel/random/uuid";
+
 #[test]
 fn the_same_job_twice_runs_once() {
     scenario::run("the_same_job_twice_runs_once", async |scenario| {
@@ -16,7 +19,7 @@ fn the_same_job_twice_runs_once() {
         let queue = scenario.queue();
 
         // Another text at every run.
-        let definition = json!({ "image": BUSYBOX, "command": "cat /proc/sys/kernel/random/uuid" });
+        let definition = json!({ "image": BUSYBOX, "command": format!("cat {UUID}") });
         let first = client.submit(queue, &definition).await?;
         let once = client.finished(queue, &first).await?;
 
@@ -26,25 +29,15 @@ fn the_same_job_twice_runs_once() {
         assert_eq!(second, first);
         assert_eq!(client.finished(queue, &second).await?, once);
 
-        // A client that follows the job gets the stored output too, at once.
+        // A client that follows the job gets the stored output too, at once, and each time once.
         let url = relay.url();
-        let run = scenario
-            .dockframe_output(&[
-                "job",
-                "run",
-                "--api-address",
-                &url,
-                "-q",
-                queue,
-                BUSYBOX,
-                "--",
-                "cat",
-                "/proc/sys/kernel/random/uuid",
-            ])
-            .await?;
-        assert_eq!(run.code, Some(0), "{}", run.stderr);
         let line = once["finished"]["result"]["logs"][0][0].as_str().unwrap_or_default();
-        assert_eq!(run.stdout, line, "{}", run.stderr);
+        for _ in 0..5 {
+            let words = ["job", "run", "--api-address", &url, "-q", queue, BUSYBOX, "--", "cat", UUID];
+            let run = scenario.dockframe_output(&words).await?;
+            assert_eq!(run.code, Some(0), "{}", run.stderr);
+            assert_eq!(run.stdout, line, "{}", run.stderr);
+        }
         Ok(())
     });
 }
