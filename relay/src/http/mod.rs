@@ -5,6 +5,7 @@ mod extract;
 mod files;
 mod jobs;
 mod logs;
+mod mcp;
 mod queues;
 pub(crate) mod router;
 mod site;

@@ -6,10 +6,10 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{App, blobs, files, jobs, logs, queues, site, stream};
+use super::{App, blobs, files, jobs, logs, mcp, queues, site, stream};
 use crate::limits::MAX_BODY_BYTES;
 use crate::ws;
 
@@ -66,6 +66,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/{queue}/status", get(queues::status))
         .route("/{queue}/metrics", get(queues::metrics))
         .route("/{queue}/j/{job}/result.json", get(jobs::result_in_queue))
+        // Tools of language models.
+        .route("/mcp", any(mcp::serve))
+        .route("/mcp/health", get(mcp::health))
+        .route("/mcp/info", get(mcp::info))
         // The site.
         .route("/docs", get(site::docs))
         .route("/llms.txt", get(site::llms))

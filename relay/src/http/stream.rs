@@ -40,7 +40,8 @@ pub(crate) async fn stream(
     let queue = app.service.open(&queue).await?;
     let follower = Follower::new(Arc::clone(&app.service), queue, job);
     let events = futures_util::stream::unfold(follower, |mut follower| async move {
-        let event = follower.next().await?;
+        let (name, data) = follower.next().await?;
+        let event = Event::default().event(name).data(data.to_string());
         Some((Ok::<_, Infallible>(event), follower))
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("ping");
@@ -49,15 +50,18 @@ pub(crate) async fn stream(
     Ok(response)
 }
 
+/// Name and data of an event.
+pub(super) type Told = (&'static str, Value);
+
 /// One reader of one job.
-struct Follower {
+pub(super) struct Follower {
     service: Arc<Service>,
     queue: Arc<OpenQueue>,
     job: JobId,
     outbox: Arc<Outbox>,
     socket: SocketId,
     started: Instant,
-    ready: VecDeque<Event>,
+    ready: VecDeque<Told>,
     told: Option<Value>,
     run: Option<LeaseId>,
     build: u64,
@@ -72,7 +76,7 @@ impl Drop for Follower {
 }
 
 impl Follower {
-    fn new(service: Arc<Service>, queue: Arc<OpenQueue>, job: JobId) -> Self {
+    pub(super) fn new(service: Arc<Service>, queue: Arc<OpenQueue>, job: JobId) -> Self {
         let outbox = Arc::new(Outbox::default());
         let socket = {
             let mut sockets = queue.sockets();
@@ -98,7 +102,8 @@ impl Follower {
         }
     }
 
-    async fn next(&mut self) -> Option<Event> {
+    /// What comes next: lines, a state, the end; `None` after the end.
+    pub(super) async fn next(&mut self) -> Option<Told> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
@@ -120,8 +125,8 @@ impl Follower {
         }
     }
 
-    fn push(&mut self, name: &str, data: &Value) {
-        self.ready.push_back(Event::default().event(name).data(data.to_string()));
+    fn push(&mut self, name: &'static str, data: &Value) {
+        self.ready.push_back((name, data.clone()));
     }
 
     fn end(&mut self, data: &Value) {

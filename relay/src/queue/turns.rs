@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dockframe_shared::{JobId, QueueDigest};
 use tokio::sync::OwnedMutexGuard;
 
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
-    waiting: Mutex<HashMap<(QueueDigest, JobId), Arc<tokio::sync::Mutex<()>>>>,
+    waiting: Mutex<HashMap<(QueueDigest, JobId), Turn>>,
 }
 
 impl Turns {

@@ -6,6 +6,7 @@ mod callbacks;
 mod client;
 mod http;
 mod leases;
+mod mcp;
 mod old;
 mod recordings;
 mod restart;

@@ -138,15 +138,15 @@ fn take(queue: &mut Queue, seen: &mut Seen, step: &Step) -> Option<JobId> {
             Command::Grant { job: id(JOBS[job]), worker, instance, session }
         }
         Step::Accept { lease, worker: number } => {
-            let Some(lease) = pick(lease) else { return None };
+            let lease = pick(lease)?;
             Command::Accept { lease, worker: worker(WORKERS[number]) }
         }
         Step::Decline { lease, worker: number } => {
-            let Some(lease) = pick(lease) else { return None };
+            let lease = pick(lease)?;
             Command::Decline { lease, worker: worker(WORKERS[number]) }
         }
         Step::Finish { lease, worker: number } => {
-            let Some(lease) = pick(lease) else { return None };
+            let lease = pick(lease)?;
             let ending = Ending::Result { reason: ResultReason::Success, time: now };
             Command::Finish { lease, worker: worker(WORKERS[number]), ending }
         }
@@ -160,7 +160,7 @@ fn take(queue: &mut Queue, seen: &mut Seen, step: &Step) -> Option<JobId> {
         }
         Step::ClaimFinish { job, old } => {
             let run = queue.of(JOBS[job]).and_then(|record| record.lease()).map(|lease| lease.id.clone());
-            let Some(run) = run else { return None };
+            let run = run?;
             let ending = Ending::Result { reason: ResultReason::Error, time: now };
             Command::ClaimFinish { job: id(JOBS[job]), worker: worker(OLD_WORKERS[old]), run, ending }
         }
