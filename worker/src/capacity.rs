@@ -179,8 +179,7 @@ mod tests {
         fn everything_comes_back(
             wishes in prop::collection::vec((0.0_f64..3.0, 0_u32..3, 0_u64..900), 1..40),
         ) {
-            let fresh = Capacity::new(3, Some(1000), gpus(&["0", "1"]));
-            let mut capacity = fresh.clone();
+            let mut capacity = Capacity::new(3, Some(1000), gpus(&["0", "1"]));
             let mut held = Vec::new();
             for (cpus, gpus, bytes) in wishes {
                 let wish = Wishes { cpus: (cpus > 0.0).then_some(cpus), gpus, memory_bytes: Some(bytes) };

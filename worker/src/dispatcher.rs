@@ -236,7 +236,7 @@ impl<E: Executor> Dispatcher<E> {
         let run = Run {
             key: key.clone(),
             queue: queue.key.clone(),
-            directory: directory.clone(),
+            directory,
             state,
             share: share.clone(),
             outbox: queue.outbox.clone(),
@@ -320,7 +320,7 @@ impl<E: Executor> Dispatcher<E> {
                 LinkEvent::Confirmed { frames } => self.confirmed(queue, frames),
                 LinkEvent::IdTaken => self.id_taken(),
             },
-            Event::Unit { run, event } => self.unit_event(run, event),
+            Event::Unit { run, event } => self.unit_event(&run, event),
         }
     }
 
@@ -539,10 +539,10 @@ impl<E: Executor> Dispatcher<E> {
         }
     }
 
-    fn unit_event(&mut self, key: RunKey, event: UnitEvent) {
+    fn unit_event(&mut self, key: &RunKey, event: UnitEvent) {
         match event {
             UnitEvent::Ready => {
-                let Some(entry) = self.table.get_mut(&key) else { return };
+                let Some(entry) = self.table.get_mut(key) else { return };
                 if entry.standing != Standing::Offered {
                     return;
                 }
@@ -559,24 +559,24 @@ impl<E: Executor> Dispatcher<E> {
             }
             UnitEvent::CannotStart { why } => {
                 warn!("a run cannot be written to disk: {why}");
-                if self.leave_table(&key) == Some(Standing::Offered) {
-                    self.decline(&key, "this worker's disk cannot be written", DeclineRetry::Later);
+                if self.leave_table(key) == Some(Standing::Offered) {
+                    self.decline(key, "this worker's disk cannot be written", DeclineRetry::Later);
                 }
             }
             UnitEvent::Phase(phase) => {
-                if let Some(entry) = self.table.get_mut(&key) {
+                if let Some(entry) = self.table.get_mut(key) {
                     entry.phase = phase;
                     self.announce(key.queue);
                 }
             }
             UnitEvent::Logs { step, lines } => {
-                if let Some(spool) = self.spools.get_mut(&key) {
+                if let Some(spool) = self.spools.get_mut(key) {
                     spool.push(&step, lines);
-                    self.pump(&key);
+                    self.pump(key);
                 }
             }
             UnitEvent::Finished { frame } => {
-                let standing = self.leave_table(&key);
+                let standing = self.leave_table(key);
                 if standing == Some(Standing::Revoked) {
                     let queue = self.queue(key.queue);
                     if let Err(failure) = queue.outbox.remove(&key.lease) {
@@ -584,29 +584,29 @@ impl<E: Executor> Dispatcher<E> {
                     }
                     return;
                 }
-                self.pump(&key);
+                self.pump(key);
                 let queue = self.queue(key.queue);
                 let sent = queue.send(frame).then(Instant::now);
                 queue.letters.insert(key.lease.clone(), Letter { sent, answered: None });
                 self.announce(key.queue);
             }
             UnitEvent::GivenBack { why } => {
-                let standing = self.leave_table(&key);
-                self.spools.remove(&key);
+                let standing = self.leave_table(key);
+                self.spools.remove(key);
                 if matches!(standing, Some(Standing::Held | Standing::GivingBack)) {
-                    self.decline(&key, &why, DeclineRetry::Later);
+                    self.decline(key, &why, DeclineRetry::Later);
                 }
                 self.announce(key.queue);
             }
             UnitEvent::Stopped => {
-                if let Some(entry) = self.table.get(&key)
+                if let Some(entry) = self.table.get(key)
                     && entry.standing == Standing::Left
                 {
                     return;
                 }
-                if self.leave_table(&key) == Some(Standing::GivingBack) {
-                    self.spools.remove(&key);
-                    self.decline(&key, "this worker is about to stop", DeclineRetry::Later);
+                if self.leave_table(key) == Some(Standing::GivingBack) {
+                    self.spools.remove(key);
+                    self.decline(key, "this worker is about to stop", DeclineRetry::Later);
                     self.announce(key.queue);
                 }
             }

@@ -10,6 +10,7 @@
 
 mod adoption;
 pub mod args;
+mod build_plan;
 mod capacity;
 mod clock;
 pub mod config;

@@ -94,7 +94,7 @@ mod tests {
         Outbox::open(place.path(), &queue).unwrap().put(&lease, json!({"reason": "Success"})).unwrap();
 
         let outbox = Outbox::open(place.path(), &queue).unwrap();
-        assert_eq!(outbox.leases(), [lease.clone()]);
+        assert_eq!(outbox.leases(), std::slice::from_ref(&lease));
         let letter = outbox.get(&lease).unwrap().unwrap();
         assert_eq!(
             letter,

@@ -7,10 +7,10 @@
 mod prepare;
 mod stream;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use dockframe_shared::protocol::{LeaseGrant, LogKind, Phase};
@@ -57,6 +57,8 @@ pub(crate) struct Shared<E> {
     pub(crate) owner: Owner,
     pub(crate) default_memory_bytes: Option<u64>,
     pub(crate) hide_queue: bool,
+    /// Names of the containers of all runs under way.
+    pub(crate) active: Mutex<HashSet<String>>,
     /// Longest result that the relay takes.
     pub(crate) max_finish_bytes: AtomicU64,
 }
@@ -135,6 +137,20 @@ impl<E> Shared<E> {
         }
     }
 
+    pub(crate) fn active(&self) -> HashSet<String> {
+        self.active.lock().map(|active| active.clone()).unwrap_or_default()
+    }
+
+    fn mark_active(&self, name: &str, is_active: bool) {
+        if let Ok(mut active) = self.active.lock() {
+            if is_active {
+                active.insert(name.to_owned())
+            } else {
+                active.remove(name)
+            };
+        }
+    }
+
     pub(crate) fn rename(&self, id: WorkerId) {
         match self.worker.write() {
             Ok(mut known) => *known = id,
@@ -185,6 +201,7 @@ impl<E: Executor> Unit<E> {
     /// lease, says so.
     pub(crate) async fn run(mut self, go: oneshot::Receiver<()>) {
         let name = self.run.directory.container_name();
+        self.shared.mark_active(&name, true);
         if self.earlier.is_none() {
             if let Err(why) = self.write_down().await {
                 self.clean_up(&name).await;
@@ -273,6 +290,7 @@ impl<E: Executor> Unit<E> {
         if let Err(error) = self.shared.executor.remove(name).await {
             warn!("a container could not be removed, the reaper will: {error}");
         }
+        self.shared.mark_active(name, false);
         let directory = self.run.directory.clone();
         match tokio::task::spawn_blocking(move || directory.remove()).await {
             Ok(Ok(())) => {}

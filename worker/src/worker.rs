@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use dockframe_shared::protocol::Registration;
@@ -95,8 +95,13 @@ impl Worker {
             config.ignore_certificate_errors,
             config.max_input_bytes,
         )?;
+        let scratch = identity.place.join("builds");
+        // What a killed process left of its builds; missing is the usual case.
+        let _ = std::fs::remove_dir_all(&scratch);
         let docker = Docker::connect(Settings {
             host: config.engine_address.clone(),
+            http: http.clone(),
+            scratch: scratch.clone(),
             patience: config.engine_patience,
             data_directory: config.data_directory.clone(),
             host_data_directory: config.host_data_directory.clone(),
@@ -108,12 +113,11 @@ impl Worker {
             cache_volumes: config.queues.iter().map(|queue| cache_volume(&config, queue)).collect(),
             credentials_directory: config.credentials_directory.clone(),
             credentials: config.registry_credentials.clone().map(|credentials| credentials.0),
-            worker: identity.id.to_string(),
         })
         .await?;
         let leftovers = adoption::find(&identity.place, &config.queues);
         let kept: HashSet<String> = leftovers.iter().map(|left| left.directory.container_name()).collect();
-        reaper::clear(&docker, &identity.place, &kept).await;
+        reaper::clear(&docker, identity.id.as_str(), &identity.place, &kept).await;
         Ok(Self { config, gpus, identity, docker, http, leftovers, hurry: CancellationToken::new() })
     }
 
@@ -178,6 +182,7 @@ impl Worker {
             links.push(link);
         }
 
+        let docker_lock = docker.host_path(&identity.lock_path);
         let shared = Arc::new(Shared {
             executor: docker,
             uploader: Uploader { http: http.clone(), external_address: config.external_address.clone() },
@@ -185,7 +190,8 @@ impl Worker {
             worker: RwLock::new(identity.id.clone()),
             instance,
             relay: config.api_address.clone(),
-            host_lock: identity.lock_path.clone(),
+            host_lock: docker_lock,
+            active: Mutex::default(),
             limits: config.phase_limits,
             max_job_duration: config.max_job_duration,
             kill_grace: config.kill_grace,
@@ -196,6 +202,7 @@ impl Worker {
             hide_queue: config.hide_queue,
             max_finish_bytes: AtomicU64::new(4 << 20),
         });
+        let reaping = tokio::spawn(reaper::run(Arc::clone(&shared)));
         let mut dispatcher = Dispatcher::new(Beginning {
             shared,
             place: identity.place.clone(),
@@ -210,6 +217,8 @@ impl Worker {
         // Not before the dispatcher has entered what it takes up: the first registration names it.
         let mut links: JoinSet<()> = links.into_iter().map(Link::run).collect();
         dispatcher.run(incoming, &stop, &hurry).await;
+        // It holds nothing that could be left half done: a removal goes on without it.
+        reaping.abort();
         if dispatcher.leaves_runs() {
             farewell.send_replace(Farewell::BackSoon);
         }

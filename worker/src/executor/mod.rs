@@ -57,15 +57,19 @@ pub(crate) trait Executor: Send + Sync + 'static {
     /// Removes the container with everything that was its own.
     fn remove(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Names of all containers of this worker, in any state.
-    fn list(&self) -> impl Future<Output = Result<Vec<Owned>, EngineError>> + Send;
+    /// All containers that carry workers' labels, of whichever worker, in any state.
+    fn list(&self) -> impl Future<Output = Result<Vec<Labelled>, EngineError>> + Send;
 }
 
-/// A container with this worker's labels.
+/// A container that some worker made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owned {
+pub(crate) struct Labelled {
     pub(crate) name: String,
-    pub(crate) running: bool,
+    pub(crate) worker: String,
+    /// The lock that its worker holds while it lives, where it can be seen from here.
+    pub(crate) lock: Option<PathBuf>,
+    /// When its lease is over for certain.
+    pub(crate) deadline: Option<Timestamp>,
 }
 
 /// An image that is here.

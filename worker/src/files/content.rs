@@ -132,8 +132,8 @@ mod tests {
 
     use super::*;
 
-    fn bytes(reference: Value) -> Result<String, BadContent> {
-        match Content::read(&reference)? {
+    fn bytes(reference: &Value) -> Result<String, BadContent> {
+        match Content::read(reference)? {
             Content::Bytes(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
             other => panic!("not bytes: {other:?}"),
         }
@@ -159,7 +159,7 @@ mod tests {
             (json!({"value": "data: no comma"}), "data: no comma"),
             (json!({"type": "url", "value": "data:text/plain,x%2Cy"}), "x,y"),
         ] {
-            assert_eq!(bytes(reference.clone()).as_deref(), Ok(expected), "{reference}");
+            assert_eq!(bytes(&reference).as_deref(), Ok(expected), "{reference}");
         }
     }
 

@@ -47,8 +47,9 @@ impl Bench {
 
     /// A worker of the queue `q`, connected.
     pub(crate) async fn worker(&self, flags: &[&str]) -> Running {
+        let earlier = self.relay.heard().iter().map(|heard| heard.connection).max().unwrap_or_default();
         let running = self.start(flags).await.unwrap();
-        self.relay.registration().await;
+        self.relay.connected(earlier + 1).await;
         running
     }
 
@@ -161,13 +162,15 @@ fn ensure_engine() {
         return;
     }
     let log = std::fs::File::create(std::env::temp_dir().join("dockerd.log")).unwrap();
-    Command::new("setsid")
-        .arg("dockerd")
+    // `--fork`: the daemon outlives this test and is nobody's child.
+    let started = Command::new("setsid")
+        .args(["--fork", "dockerd"])
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
-        .spawn()
+        .status()
         .expect("dockerd is installed");
+    assert!(started.success());
     let until = Instant::now() + PATIENCE;
     while !answers() {
         assert!(Instant::now() < until, "dockerd does not start");

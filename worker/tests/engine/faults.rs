@@ -217,6 +217,54 @@ async fn a_worker_that_drains_lets_its_jobs_end_and_takes_no_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_second_signal_ends_a_drain_at_once() {
+    let bench = Bench::new().await;
+    let worker = bench.worker(&["--drain-timeout=job"]).await;
+    let stubborn = "trap 'echo no' TERM; echo ready; while :; do sleep 0.05; done";
+    bench.relay.grant("l1", "job1", json!({"image": bench.image, "command": ["sh", "-c", stubborn]}));
+    bench.relay.log_with("l1", "ready").await;
+    let hurry = worker.hurry.clone();
+    let stopping = tokio::spawn(worker.stop());
+    hurry.cancel();
+    stopping.await.unwrap();
+    assert_eq!(bench.relay.declined("l1").await, "this worker is about to stop");
+    bench.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_queues_share_a_worker_and_nothing_else() {
+    let bench = Bench::new().await;
+    let queues = ["one", "two"].map(|name| format!("{name}-{}", bench.worker_id));
+    let worker = bench.start(&["--cpus=2", &queues[0], &queues[1]]).await.unwrap();
+    bench.relay.connected(2).await;
+    let mut paths = bench.relay.paths();
+    paths.sort();
+    assert_eq!(paths, queues.clone().map(|queue| format!("/q/{queue}/worker")));
+    // The scripted relay says it on both sockets: the same job, in two queues.
+    bench.relay.grant("l1", "job1", json!({"image": bench.image, "command": ["sh", "-c", "echo up; sleep 3"]}));
+    eventually("two runs", || bench.relay.logs("l1").len() == 2).await;
+    let label = |id: &String| bench.inspect(id)["Config"]["Labels"]["container.mtfm.io/queue"].clone();
+    let labels: Vec<Value> = bench.containers().iter().map(label).collect();
+    assert!(queues.iter().all(|queue| labels.contains(&json!(queue))), "{labels:?}");
+    eventually("two results", || finishes(&bench) == 2).await;
+    let connections: std::collections::BTreeSet<usize> = bench
+        .relay
+        .heard()
+        .iter()
+        .filter(|heard| matches!(heard.message, WorkerMessage::LeaseFinish(_)))
+        .map(|heard| heard.connection)
+        .collect();
+    assert_eq!(connections.len(), 2, "each to its own queue");
+    bench.clean().await;
+    worker.stop().await;
+    for queue in queues {
+        let digest = dockframe_shared::QueueKey::new(queue).unwrap().digest().to_hex();
+        let volume = format!("metaframe-container-worker-cache-{}", &digest[..16]);
+        assert!(docker(&["volume", "rm", &volume]).status.success(), "each queue has a cache of its own");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_left_running_is_taken_up_after_the_restart() {
     let bench = Bench::new().await;
     let worker = bench.worker(&["--on-exit=leave"]).await;

@@ -1,6 +1,9 @@
 //! The worker against a real Docker Engine and a relay that follows a script.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bench;
+mod builds;
 mod container;
 mod faults;
 mod outcome;

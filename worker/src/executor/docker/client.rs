@@ -14,6 +14,7 @@ use bollard::query_parameters::{
     LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, TopOptionsBuilder,
     WaitContainerOptionsBuilder,
 };
+use dockframe_shared::Timestamp;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
@@ -26,9 +27,10 @@ use super::paths::{HostPaths, own_container};
 use crate::clock;
 use crate::config::{PullPolicy, Sandbox};
 use crate::executor::{
-    BuildLines, ContainerSpec, EngineError, Executor, Exit, Image, ImageError, Owned, Resumed, Running,
+    BuildLines, ContainerSpec, EngineError, Executor, Exit, Image, ImageError, Labelled, Resumed, Running,
     StartError,
 };
+use crate::files::fetch::Http;
 use crate::plan::ImageSource;
 
 /// The client library's own limit covers attach and wait too, which last as long as jobs do.
@@ -42,7 +44,7 @@ const ENGINE_PATIENCE: Duration = Duration::from_secs(120);
 const NETWORK_ROUNDS: usize = 5;
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Label of everything that workers make, known to other programs.
-const LABEL: &str = "container.mtfm.io";
+pub(super) const LABEL: &str = "container.mtfm.io";
 
 /// What the owner says about the Engine and what runs on it.
 #[derive(Debug, Clone)]
@@ -51,6 +53,10 @@ pub(crate) struct Settings {
     pub(crate) host: Option<String>,
     /// How long to wait for the Engine at the start.
     pub(crate) patience: Duration,
+    /// For build contexts.
+    pub(crate) http: Http,
+    /// Where they are unpacked.
+    pub(crate) scratch: PathBuf,
     pub(crate) data_directory: PathBuf,
     pub(crate) host_data_directory: Option<PathBuf>,
     pub(crate) pull_policy: PullPolicy,
@@ -61,8 +67,6 @@ pub(crate) struct Settings {
     pub(crate) cache_volumes: Vec<String>,
     pub(crate) credentials_directory: Option<PathBuf>,
     pub(crate) credentials: Option<String>,
-    /// Value of the label by which a worker knows its own containers.
-    pub(crate) worker: String,
 }
 
 /// Why there is no Engine to work with.
@@ -94,7 +98,6 @@ pub(crate) struct Docker {
     rules: Rules,
     paths: HostPaths,
     images: Images,
-    worker: String,
     raises_open_files: AtomicBool,
 }
 
@@ -110,6 +113,7 @@ impl Docker {
         // A socket that does not exist yet may appear: the machine may be starting.
         let until = tokio::time::Instant::now() + settings.patience;
         let mut pause = Duration::from_millis(250);
+        let mut is_said = false;
         let engine = loop {
             let failure = match engine {
                 Ok(found) => match timeout(CALL_TIMEOUT, found.negotiate_version()).await {
@@ -127,7 +131,10 @@ impl Docker {
             if tokio::time::Instant::now() + pause >= until {
                 return Err(failure);
             }
-            info!("waiting for the Docker Engine: {failure}");
+            if !is_said {
+                info!("waiting for the Docker Engine: {failure}");
+                is_said = true;
+            }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
             engine = Engine::connect_with_host(&address)
@@ -148,6 +155,8 @@ impl Docker {
         let docker = Self {
             images: Images::new(
                 engine.clone(),
+                settings.http,
+                settings.scratch,
                 settings.pull_policy,
                 Credentials { directory: settings.credentials_directory, text: settings.credentials },
             ),
@@ -160,7 +169,6 @@ impl Docker {
                 enforce_cpus: settings.enforce_cpus,
             },
             paths,
-            worker: settings.worker,
             raises_open_files: AtomicBool::new(true),
         };
         docker.ensure_network().await.map_err(prepare("to make the jobs' network"))?;
@@ -218,6 +226,11 @@ impl Docker {
             Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// What the host calls a path below the data directory.
+    pub(crate) fn host_path(&self, path: &Path) -> PathBuf {
+        self.paths.to_host(path)
     }
 
     async fn ensure_volume(&self, name: &str) -> Result<(), Error> {
@@ -393,16 +406,22 @@ impl Executor for Docker {
         }
     }
 
-    async fn list(&self) -> Result<Vec<Owned>, EngineError> {
-        let filters = HashMap::from([("label", vec![format!("{LABEL}/worker={}", self.worker)])]);
+    async fn list(&self) -> Result<Vec<Labelled>, EngineError> {
+        let filters = HashMap::from([("label", vec![LABEL])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = call(self.engine.list_containers(Some(options))).await?;
-        let owned = found.into_iter().filter_map(|container| {
+        let labelled = found.into_iter().filter_map(|container| {
             let name = container.names?.into_iter().next()?.trim_start_matches('/').to_owned();
-            let running = container.state.is_some_and(|state| state.to_string() == "running");
-            Some(Owned { name, running })
+            let labels = container.labels?;
+            let label = |name: &str| labels.get(&format!("{LABEL}/{name}"));
+            Some(Labelled {
+                name,
+                worker: label("worker")?.clone(),
+                lock: label("host-lock").and_then(|path| self.paths.to_here(Path::new(path))),
+                deadline: label("deadline").and_then(|text| text.parse().ok()).map(Timestamp::from_millis),
+            })
         });
-        Ok(owned.collect())
+        Ok(labelled.collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Making an image available: which policy, one pull for many jobs, progress in words (`worker` 10.2).
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use super::credentials::Credentials;
 use crate::clock;
 use crate::config::PullPolicy;
 use crate::executor::{BuildLines, EngineError, Image, ImageError};
+use crate::files::fetch::Http;
 use crate::plan::ImageSource;
 
 /// Pulls at a time: more would only share the same line.
@@ -37,7 +39,10 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// The images of one Engine.
 #[derive(Debug)]
 pub(super) struct Images {
-    engine: Engine,
+    pub(super) engine: Engine,
+    pub(super) http: Http,
+    /// Where sources are unpacked.
+    pub(super) scratch: PathBuf,
     policy: PullPolicy,
     credentials: Credentials,
     pulls: Semaphore,
@@ -47,9 +52,17 @@ pub(super) struct Images {
 }
 
 impl Images {
-    pub(super) fn new(engine: Engine, policy: PullPolicy, credentials: Credentials) -> Self {
+    pub(super) fn new(
+        engine: Engine,
+        http: Http,
+        scratch: PathBuf,
+        policy: PullPolicy,
+        credentials: Credentials,
+    ) -> Self {
         Self {
             engine,
+            http,
+            scratch,
             policy,
             credentials,
             pulls: Semaphore::new(PULLS_AT_ONCE),
@@ -71,13 +84,11 @@ impl Images {
                 let _held = lock.lock().await;
                 self.ensure(&reference, platform, lines).await
             }
-            ImageSource::Build(_) => Err(ImageError::Context(
-                "this worker does not build images yet: name an image instead of `build`".to_owned(),
-            )),
+            ImageSource::Build(block) => self.build(block, lines).await,
         }
     }
 
-    fn lock(&self, reference: &str) -> Arc<AsyncMutex<()>> {
+    pub(super) fn lock(&self, reference: &str) -> Arc<AsyncMutex<()>> {
         let Ok(mut locks) = self.locks.lock() else { return Arc::default() };
         // Locks that nobody holds are of no use any more.
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -118,7 +129,7 @@ impl Images {
         Ok(describe(reference, &image))
     }
 
-    async fn local(
+    pub(super) async fn local(
         &self,
         reference: &str,
         platform: Option<&str>,
@@ -135,6 +146,10 @@ impl Images {
             }
             Err(error) => Err(ImageError::Engine(engine_error(&error))),
         }
+    }
+
+    pub(super) fn describe_built(&self, tag: &str, image: &ImageInspect) -> Image {
+        describe(tag, image)
     }
 
     /// Whether the registry has another image under this tag than we have.
@@ -171,12 +186,12 @@ impl Images {
         }
     }
 
-    fn is_fresh(&self, reference: &str) -> bool {
+    pub(super) fn is_fresh(&self, reference: &str) -> bool {
         let Ok(checked) = self.checked.lock() else { return false };
         checked.get(reference).is_some_and(|at| at.elapsed() < FRESH)
     }
 
-    fn mark_checked(&self, reference: &str) {
+    pub(super) fn mark_checked(&self, reference: &str) {
         if let Ok(mut checked) = self.checked.lock() {
             checked.retain(|_, at| at.elapsed() < FRESH);
             checked.entry(reference.to_owned()).or_insert_with(Instant::now);

@@ -4,6 +4,7 @@
 //! [`ContainerSpec`](super::ContainerSpec) into the Engine's words, [`logs`] reads what a container writes,
 //! [`paths`] knows what the host calls our directories, [`credentials`] what registries want to hear.
 
+mod build;
 mod client;
 mod container;
 mod credentials;

@@ -43,6 +43,11 @@ impl HostPaths {
             Err(_) => path.to_owned(),
         }
     }
+
+    /// What this process calls a path of the host; `None` for what it cannot see.
+    pub(super) fn to_here(&self, path: &Path) -> Option<PathBuf> {
+        path.strip_prefix(&self.there).ok().map(|rest| self.here.join(rest))
+    }
 }
 
 /// The id of the container that this process runs in, by what the Engine mounts into every container.
@@ -79,6 +84,9 @@ mod tests {
         let paths = HostPaths::by_mounts(Path::new("/data/worker"), &mounts).unwrap();
         assert_eq!(paths.to_host(Path::new("/data/worker/j/1")), Path::new("/srv/vol/_data/worker/j/1"));
         assert_eq!(paths.to_host(Path::new("/data/worker")), Path::new("/srv/vol/_data/worker"));
+        let lock = Path::new("/srv/vol/_data/worker/worker.lock");
+        assert_eq!(paths.to_here(lock), Some(PathBuf::from("/data/worker/worker.lock")));
+        assert_eq!(paths.to_here(Path::new("/data/worker/worker.lock")), None);
         assert_eq!(HostPaths::by_mounts(Path::new("/data/worker"), &mounts[2..]), None);
     }
 

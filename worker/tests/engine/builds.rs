@@ -1,0 +1,170 @@
+//! Images that are built for a job: from a Dockerfile's text, from archives, once for the same sources.
+
+use dockframe_shared::job::{FinishReason, JobResult};
+use dockframe_shared::protocol::{LogKind, LogStep};
+use serde_json::{Value, json};
+
+use super::bench::{Bench, docker};
+
+fn text(result: &JobResult) -> String {
+    result.logs.iter().map(|line| line.text.as_str()).collect()
+}
+
+fn build_lines(bench: &Bench, lease: &str) -> Vec<String> {
+    let logs = bench.relay.logs(lease).into_iter().filter(|logs| logs.step.kind() == LogKind::Build);
+    logs.flat_map(|logs| logs.logs).map(|line| line.text).collect()
+}
+
+/// Removes what a test has built.
+struct Built(Vec<String>);
+
+impl Drop for Built {
+    fn drop(&mut self) {
+        for image in &self.0 {
+            docker(&["rmi", "--force", image]);
+        }
+    }
+}
+
+fn built_by(bench: &Bench) -> Built {
+    // Each test builds from its own base image, so its name finds them.
+    let parent = String::from_utf8(docker(&["inspect", "--format", "{{.Id}}", &bench.image]).stdout).unwrap();
+    let listed = docker(&[
+        "images",
+        "--filter",
+        &format!("since={}", bench.image),
+        "--filter",
+        "reference=dockframe-build",
+        "--format",
+        "{{.Repository}}:{{.Tag}}",
+    ]);
+    assert!(!parent.is_empty());
+    let marker = &bench.worker_id;
+    let ours = String::from_utf8(listed.stdout)
+        .unwrap()
+        .lines()
+        .filter(|image| {
+            let inspected = docker(&["inspect", "--format", "{{json .Config.Labels}}", image]);
+            String::from_utf8_lossy(&inspected.stdout).contains(marker.as_str())
+        })
+        .map(str::to_owned)
+        .collect();
+    Built(ours)
+}
+
+fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut archive =
+        tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, content.as_bytes()).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+async fn run(bench: &Bench, lease: &str, build: Value) -> (FinishReason, JobResult) {
+    bench.relay.grant(lease, lease, json!({"build": build, "command": "cat /made"}));
+    let (finished, result) = bench.relay.finished(lease).await;
+    (finished.reason, result)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dockerfiles_text_is_built_once_with_its_arguments_and_target() {
+    let bench = Bench::new().await;
+    let worker = bench.worker(&[]).await;
+    let dockerfile = format!(
+        "FROM {} AS first\nLABEL made-by={}\nARG WHO=nobody\nRUN echo hello $WHO > /made\nFROM first\nRUN echo last > /made\n",
+        bench.image, bench.worker_id
+    );
+    let build = json!({"dockerfile": dockerfile, "buildArgs": ["WHO=you"], "target": "first"});
+    let (reason, result) = run(&bench, "l1", build.clone()).await;
+    let _built = built_by(&bench);
+    assert_eq!(
+        (reason, text(&result).as_str()),
+        (FinishReason::Success, "hello you\n"),
+        "{:?}",
+        build_lines(&bench, "l1")
+    );
+    assert!(build_lines(&bench, "l1").iter().any(|line| line.contains("RUN echo hello")));
+    let (_, result) = run(&bench, "l2", build).await;
+    assert_eq!(text(&result), "hello you\n");
+    assert_eq!(build_lines(&bench, "l2"), Vec::<String>::new(), "no build, no lines");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_the_context_and_a_moved_one_builds_anew() {
+    let bench = Bench::new().await;
+    let dockerfile = format!("FROM {}\nLABEL made-by={}\nCOPY . /\n", bench.image, bench.worker_id);
+    let context = archive(&[
+        ("tool-1/sub/Dockerfile", &dockerfile),
+        ("tool-1/sub/.dockerignore", "secret\n"),
+        ("tool-1/sub/made", "first\n"),
+        ("tool-1/sub/secret", "x"),
+    ]);
+    bench.relay.put_blob("context.tar.gz", &context);
+    let address = format!("{}/f/context.tar.gz", bench.relay.address);
+    let build = json!({"context": address, "buildContext": "sub"});
+    let worker = bench.worker(&[]).await;
+    let (reason, result) = run(&bench, "l1", build.clone()).await;
+    let _built = built_by(&bench);
+    assert_eq!(
+        (reason, text(&result).as_str()),
+        (FinishReason::Success, "first\n"),
+        "{:?}",
+        build_lines(&bench, "l1")
+    );
+    bench.relay.grant("l2", "l2", json!({"build": build, "command": "ls /"}));
+    let (_, result) = bench.relay.finished("l2").await;
+    assert!(!text(&result).contains("secret"), "{}", text(&result));
+    worker.stop().await;
+
+    // Another process knows nothing of when it looked last: same sources, no build; others, another image.
+    let worker = bench.worker(&[]).await;
+    let (_, _) = run(&bench, "l3", build.clone()).await;
+    assert!(
+        !build_lines(&bench, "l3").iter().any(|line| line.contains("COPY")),
+        "{:?}",
+        build_lines(&bench, "l3")
+    );
+    worker.stop().await;
+    bench.relay.put_blob("context.tar.gz", &archive(&[("Dockerfile", &dockerfile), ("made", "second\n")]));
+    let worker = bench.worker(&[]).await;
+    let (_, result) = run(&bench, "l4", json!({"context": address, "buildContext": "."})).await;
+    assert_eq!(text(&result), "second\n");
+    let _built = built_by(&bench);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_build_is_an_error_with_its_output_and_an_empty_run_log() {
+    let bench = Bench::new().await;
+    let worker = bench.worker(&[]).await;
+    let dockerfile = format!("FROM {}\nRUN echo before && exit 7\n", bench.image);
+    let (reason, result) = run(&bench, "l1", json!({"dockerfile": dockerfile})).await;
+    assert_eq!((reason, result.status_code), (FinishReason::Error, None));
+    let text = text(&result);
+    assert!(text.contains("before") && text.contains("Failure to build the docker image"), "{text}");
+    assert!(bench.relay.run_lines("l1").is_empty());
+    for (lease, build, part) in [
+        ("nothing", json!({"filename": "x"}), "Missing Dockerfile or context"),
+        (
+            "gone",
+            json!({"context": format!("{}/f/none.tar.gz", bench.relay.address)}),
+            "the server answered 404",
+        ),
+        ("github", json!({"context": "https://github.com/only"}), "Invalid GitHub URL"),
+        ("escape", json!({"dockerfile": "FROM x", "buildContext": "../.."}), "build.buildContext"),
+    ] {
+        let (reason, result) = run(&bench, lease, build).await;
+        assert_eq!(reason, FinishReason::Error);
+        let error = result.error.unwrap().to_string();
+        assert!(error.contains(part), "{lease}: {error}");
+    }
+    let steps: Vec<LogStep> = bench.relay.logs("gone").into_iter().map(|logs| logs.step).collect();
+    assert_eq!(steps, [LogStep::CloningRepo]);
+    bench.clean().await;
+    worker.stop().await;
+}
