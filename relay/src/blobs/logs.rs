@@ -120,13 +120,7 @@ impl LogStore {
         Ok(fresh)
     }
 
-    async fn lines(
-        &self,
-        run: &LeaseId,
-        kind: LogKind,
-        since: u64,
-        limit: usize,
-    ) -> std::io::Result<Lines> {
+    async fn lines(&self, run: &LeaseId, kind: LogKind, since: u64, limit: usize) -> std::io::Result<Lines> {
         let log = self.log(run, kind).await?;
         let log = log.lock().await;
         log.lines(since, limit).await
@@ -351,19 +345,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn repeats_are_dropped_by_number() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::open(folder.path()).unwrap();
-        logs.append(&run(), &LogStep::Running, Some(0), lines(0, 5)).await.unwrap();
-        let fresh = logs.append(&run(), &LogStep::Running, Some(2), lines(2, 3)).await.unwrap();
-        assert_eq!(fresh, []);
-        logs.append(&run(), &LogStep::Running, Some(3), lines(3, 4)).await.unwrap();
-        let found = logs.read(&run(), LogKind::Run, 0, usize::MAX).await.unwrap();
-        assert_eq!(numbers(&found), (0..7).collect::<Vec<_>>());
-        assert_eq!(logs.read(&run(), LogKind::Build, 0, 9).await.unwrap().total, 0);
-    }
-
-    #[tokio::test]
     async fn all_lines_are_there_again_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         LogStore::open(folder.path())
@@ -376,19 +357,5 @@ mod tests {
         let found = logs.read(&run(), LogKind::Run, 995, 2_000).await.unwrap();
         assert_eq!((found.start, found.total), (995, 2_355));
         assert_eq!(numbers(&found), (995..2_355).collect::<Vec<_>>());
-    }
-
-    #[tokio::test]
-    async fn the_tail_of_a_long_log_is_kept_with_its_numbers() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::open(folder.path()).unwrap();
-        for start in (0..23_500).step_by(500) {
-            logs.append(&run(), &LogStep::Running, Some(start), lines(start, 500)).await.unwrap();
-        }
-        let found = logs.read(&run(), LogKind::Run, 0, usize::MAX).await.unwrap();
-        assert_eq!((found.start, found.total), (13_500, 23_500));
-        assert_eq!(numbers(&found), (13_500..23_500).collect::<Vec<_>>());
-        logs.remove(&run()).await.unwrap();
-        assert_eq!(logs.read(&run(), LogKind::Run, 0, 9).await.unwrap().total, 0);
     }
 }

@@ -1,8 +1,8 @@
 //! What follows from a change that another process committed: the same effects, found by comparing what was with
 //! what is. Nothing but records is needed, so a change that nobody told of has its effects as well, once it is read.
 
+use dockframe_shared::JobId;
 use dockframe_shared::protocol::RevokeWhy;
-use dockframe_shared::{JobId, Namespace};
 
 use super::command::Effect;
 use super::record::{EndReason, Outcome, Phase, Record};
@@ -26,7 +26,7 @@ pub(crate) fn effects(job: &JobId, before: Option<&Record>, after: Option<&Recor
             effects.push(Effect::Ended(job.clone()));
             if let_go.why == EndReason::Deleted {
                 let namespace = before.and_then(|before| before.holders.keys().next().cloned());
-                let namespace = namespace.unwrap_or_else(Namespace::default);
+                let namespace = namespace.unwrap_or_default();
                 effects.push(Effect::ClearCache { job: job.clone(), namespace });
             }
         }

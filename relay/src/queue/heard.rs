@@ -20,7 +20,10 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     /// `None`: this process alone writes to the store.
-    pub(crate) async fn start(store: &Arc<dyn Store>, queue: QueueDigest) -> Result<Option<Self>, StoreError> {
+    pub(crate) async fn start(
+        store: &Arc<dyn Store>,
+        queue: QueueDigest,
+    ) -> Result<Option<Self>, StoreError> {
         let Some(others) = store.others() else { return Ok(None) };
         others.subscribe(queue).await?;
         Ok(Some(Self { store: Arc::clone(store), queue }))

@@ -120,7 +120,8 @@ async fn a_commit_writes_all_or_nothing(place: Place) {
     let first = commit(&*store, vec![write("a", 0, 1, b"one")]);
     assert_eq!(store.commit(first).await.unwrap(), Committed::Ok);
 
-    let both = commit(&*store, vec![write("b", 0, 1, b"new"), write("a", 7, 8, b"two"), write("c", 4, 5, b"three")]);
+    let both =
+        commit(&*store, vec![write("b", 0, 1, b"new"), write("a", 7, 8, b"two"), write("c", 4, 5, b"three")]);
     let Committed::Conflict(mut fresh) = store.commit(both).await.unwrap() else { panic!("no conflict") };
     fresh.sort_by(|(a, _), (b, _)| a.cmp(b));
     let one = Stored { revision: 1, bytes: b"one".to_vec() };

@@ -32,7 +32,10 @@ pub(crate) struct Written {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Gone,
-    Is { bytes: Vec<u8>, live: bool },
+    Is {
+        bytes: Vec<u8>,
+        live: bool,
+    },
     /// Too long to be told: it is to be read.
     Read,
 }
@@ -64,4 +67,3 @@ pub(crate) trait Others: Send + Sync {
     /// Tells the others. Lost when the store is away.
     fn tell(&self, queue: QueueDigest, notice: Notice) -> BoxFuture<'_, ()>;
 }
-

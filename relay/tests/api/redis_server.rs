@@ -23,7 +23,7 @@ impl RedisServer {
         Self::start_with("always")
     }
 
-    pub(crate) fn start_with(appendfsync: &'static str) -> Self {
+    fn start_with(appendfsync: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Self { port: 0, folder, appendfsync, process: None };
         // Another process may take the port before the server has it.
@@ -38,7 +38,16 @@ impl RedisServer {
 
     fn launch(&mut self) -> bool {
         let mut process = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+            ])
             .args(["--appendfsync", self.appendfsync, "--dir"])
             .arg(self.folder.path())
             .stdout(Stdio::null())
@@ -65,13 +74,16 @@ impl RedisServer {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let mut answer = [0; 7];
         stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && answer == *b"+PONG\r\n"
+        stream.write_all(b"PING\r\n").is_ok()
+            && stream.read_exact(&mut answer).is_ok()
+            && answer == *b"+PONG\r\n"
     }
 
     pub(crate) fn address(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    #[allow(dead_code, reason = "not every test looks into it")]
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// Nothing that is promised at once takes longer, on the busiest machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-static PAGE: &[Asset] = &[
+pub(crate) static PAGE: &[Asset] = &[
     Asset {
         path: "index.html",
         content_type: "text/html; charset=utf-8",
@@ -70,6 +70,12 @@ impl TestRelay {
             Self { address: String::new(), folder, stop: CancellationToken::new(), serving: None, change };
         relay.serve().await;
         relay
+    }
+
+    /// A relay that somebody else started.
+    pub(crate) fn at(address: String) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { address, folder, stop: CancellationToken::new(), serving: None, change: |_| {} }
     }
 
     async fn serve(&mut self) {

@@ -14,13 +14,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Error, Service};
 use crate::error::chain;
+use crate::queue::command::Effect;
 use crate::queue::derive;
 use crate::queue::elsewhere::{Elsewhere, TakesLeases};
 use crate::queue::open::OpenQueue;
 use crate::queue::outbox::Closing;
 use crate::queue::record::WorkerRecord;
 use crate::queue::view::{Entry, Key};
-use crate::queue::command::Effect;
 use crate::store::codec::decode_entry;
 use crate::store::news::{News, Notice, Others, Value, Written};
 
@@ -57,7 +57,8 @@ impl Service {
                 () = self.stopping().cancelled() => return,
             }
             // As it was before the question: what came since may be on its way.
-            let open: Vec<_> = self.open_queues().into_iter().map(|queue| (queue.heard.count(), queue)).collect();
+            let open: Vec<_> =
+                self.open_queues().into_iter().map(|queue| (queue.heard.count(), queue)).collect();
             let digests = open.iter().map(|(_, queue)| queue.digest).collect();
             match others.counts(digests).await {
                 Ok(counts) => {
@@ -69,7 +70,9 @@ impl Service {
                         }
                     }
                 }
-                Err(error) => tracing::warn!(error = chain(&error), "it is not known whether news were missed"),
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "it is not known whether news were missed")
+                }
             }
         }
     }
@@ -293,11 +296,8 @@ enum Opened {
 
 /// As other relays are told: without what only relay and worker know.
 fn workers_here(queue: &OpenQueue) -> Vec<Elsewhere> {
-    let told = |registration: &Registration| Registration {
-        leases: None,
-        instance: None,
-        ..registration.clone()
-    };
+    let told =
+        |registration: &Registration| Registration { leases: None, instance: None, ..registration.clone() };
     let sockets = queue.sockets();
     let with_leases = sockets.lease_workers.values().map(|socket| Elsewhere {
         registration: told(&socket.registration),

@@ -43,7 +43,8 @@ pub(super) fn read(queue: QueueDigest, message: &[u8], own: &str) -> Result<Opti
     let is_own = *process == own.as_bytes();
     if *what == b"commit" {
         let (count, writes) = rest.split_first().ok_or(Unreadable)?;
-        let writes = if is_own { Vec::new() } else { writes.chunks(4).map(written).collect::<Result<_, _>>()? };
+        let writes =
+            if is_own { Vec::new() } else { writes.chunks(4).map(written).collect::<Result<_, _>>()? };
         return Ok(Some(News::Commit { queue, count: number(count)?, writes }));
     }
     if is_own {

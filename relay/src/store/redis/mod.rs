@@ -69,9 +69,16 @@ pub enum OpenRedisError {
     Server { server: String, source: redis::RedisError },
     #[error("the Redis server at {server} has version {version}, and version 7 is needed: upgrade it")]
     Old { server: String, version: String },
-    #[error("the Redis server at {server} holds the format {found}, and this program reads up to {FORMAT}: use a newer dockframe")]
+    #[error(
+        "the Redis server at {server} holds the format {found}, and this program reads up to {FORMAT}: use a newer dockframe"
+    )]
     Newer { server: String, found: String },
 }
+
+/// Revision, value and whether it is live; nothing of an entry that is not there.
+type Fields = (Option<u64>, Option<Vec<u8>>, Option<String>);
+/// The server's time, and what is due in a queue.
+type DueAnswer = (i64, Vec<Vec<u8>>);
 
 pub(crate) struct RedisStore {
     connection: ConnectionManager,
@@ -111,9 +118,10 @@ impl RedisStore {
         if !found.is_recent() {
             return Err(OpenRedisError::Old { server, version: found.version });
         }
-        let epoch = prepare(&connection).await.map_err(of_server)?.map_err(|found| {
-            OpenRedisError::Newer { server: server.clone(), found }
-        })?;
+        let epoch = prepare(&connection)
+            .await
+            .map_err(of_server)?
+            .map_err(|found| OpenRedisError::Newer { server: server.clone(), found })?;
         tracing::info!(
             server,
             version = found.version,
@@ -218,7 +226,11 @@ impl RedisStore {
             .arg(due.len());
         for (write, member) in writes.iter().zip(&members) {
             call.arg(member);
-            if write.expected == ANY_REVISION { call.arg("") } else { call.arg(write.expected) };
+            if write.expected == ANY_REVISION {
+                call.arg("")
+            } else {
+                call.arg(write.expected)
+            };
             let state = match (&write.bytes, write.live) {
                 (None, _) => "gone",
                 (Some(_), true) => "live",
@@ -282,16 +294,16 @@ impl RedisStore {
         for key in named {
             pipeline.cmd("HMGET").arg(keys::entry(queue, &keys::member(key))).arg(&["r", "v", "l"]);
         }
-        let entries: Vec<(Option<u64>, Option<Vec<u8>>, Option<String>)> =
-            pipeline.query_async(&mut self.connection.clone()).await?;
-        let entry = |(revision, bytes, live): (Option<u64>, Option<Vec<u8>>, Option<String>)| {
+        let entries: Vec<Fields> = pipeline.query_async(&mut self.connection.clone()).await?;
+        let entry = |(revision, bytes, live): Fields| {
             Some((Stored { revision: revision?, bytes: bytes? }, live.as_deref() == Some("1")))
         };
         Ok(named.iter().cloned().zip(entries.into_iter().map(entry)).collect())
     }
 
     async fn read_due(&self, until: Timestamp, limit: usize) -> RedisResult<Vec<DueEntry>> {
-        let mut queues = BTreeMap::<QueueDigest, Vec<(u8, String, Timestamp)>>::new();
+        // Where in the index each queue is: bucket, member, and when that is over.
+        let mut queues: BTreeMap<QueueDigest, Vec<(u8, String, Timestamp)>> = BTreeMap::new();
         let mut pipeline = pipe();
         for bucket in 0..keys::BUCKETS {
             pipeline.cmd("ZRANGEBYSCORE").arg(keys::bucket(bucket)).arg("-inf").arg(until.as_millis());
@@ -315,7 +327,7 @@ impl RedisStore {
                 pipeline.add_command(call);
             }
             let sent = Instant::now();
-            let answers: Vec<(i64, Vec<(Vec<u8>, f64)>)> = self.send(&pipeline, &DUE).await?;
+            let answers: Vec<DueAnswer> = self.send(&pipeline, &DUE).await?;
             for (queue, (now, due)) in some.iter().zip(answers) {
                 let now = Timestamp::from_millis(now);
                 self.clock.learn(now, sent);
@@ -326,7 +338,7 @@ impl RedisStore {
                         }
                     }
                 }
-                found.extend(due.iter().filter_map(|(member, _)| keys::due_of_member(*queue, member)));
+                found.extend(due.iter().filter_map(|member| keys::due_of_member(*queue, member)));
             }
         }
         if !forgotten.is_empty() {
@@ -405,11 +417,7 @@ impl Store for RedisStore {
         .boxed()
     }
 
-    fn set_document(
-        &self,
-        key: DocumentKey,
-        bytes: Vec<u8>,
-    ) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
+    fn set_document(&self, key: DocumentKey, bytes: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
         async move {
             let mut set = cmd("SET");
             set.arg(keys::document(&key)).arg(&bytes).arg("NX").arg("GET");
@@ -508,7 +516,6 @@ impl Others for RedisStore {
         .boxed()
     }
 }
-
 
 #[cfg(test)]
 #[path = "../../../tests/api/redis_server.rs"]

@@ -84,7 +84,8 @@ impl Server {
         }
         if self.replicas > 0 {
             losses.push(
-                "a failover to a replica may lose the last acknowledged changes: they are not waited for".to_owned(),
+                "a failover to a replica may lose the last acknowledged changes: they are not waited for"
+                    .to_owned(),
             );
         }
         losses
@@ -111,7 +112,12 @@ mod tests {
     #[test]
     fn a_server_that_may_drop_keys_or_fail_over_is_told_so() {
         let some = |text: &str| Some(text.to_owned());
-        let odd = Server { maxmemory: some("100"), eviction: some("allkeys-lru"), replicas: 1, ..Server::default() };
+        let odd = Server {
+            maxmemory: some("100"),
+            eviction: some("allkeys-lru"),
+            replicas: 1,
+            ..Server::default()
+        };
         assert_eq!(odd.losses().len(), 3);
         let bounded = Server { maxmemory: some("100"), eviction: some("noeviction"), ..Server::default() };
         assert_eq!(bounded.losses().len(), 1);
