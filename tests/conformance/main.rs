@@ -56,7 +56,7 @@ struct RelayArguments {
     #[arg(long)]
     private_callbacks: bool,
     /// How many tests run side by side.
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
     /// A list of tests that are known to fail, each with its reason. One that passes is an error too.
     #[arg(long)]

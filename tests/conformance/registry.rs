@@ -36,6 +36,8 @@ pub(crate) struct Item {
     pub(crate) mark: Mark,
     /// What holds when the test passes, in one sentence.
     pub(crate) promise: &'static str,
+    /// It waits for clocks, so it is begun before the others.
+    pub(crate) is_long: bool,
     pub(crate) run: fn(Test) -> Running,
 }
 
@@ -46,6 +48,7 @@ macro_rules! item {
             id: $id,
             mark: $crate::registry::Mark::$mark,
             promise: $promise,
+            is_long: false,
             run: |test| Box::pin($run(test)),
         }
     };
@@ -57,6 +60,7 @@ macro_rules! unseen {
             id: $id,
             mark: $crate::registry::Mark::$mark,
             promise: $promise,
+            is_long: false,
             run: |_| Box::pin(async { $crate::test::skip($why) }),
         }
     };
@@ -64,6 +68,12 @@ macro_rules! unseen {
 pub(crate) use {item, unseen};
 
 impl Item {
+    /// Begins it before the others.
+    pub(crate) const fn long(mut self) -> Self {
+        self.is_long = true;
+        self
+    }
+
     /// `14c` names `10.14c`, `18` names `7.18` and `10.18`, `3` no `10.3a`; `r-3` names `R-3`.
     fn is_named(&self, name: &str) -> bool {
         self.id.eq_ignore_ascii_case(name) || self.id.split_once('.').is_some_and(|(_, rest)| rest == name)

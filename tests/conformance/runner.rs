@@ -43,10 +43,10 @@ pub(crate) async fn run(
     parallel: usize,
     known: &Known,
 ) -> anyhow::Result<Vec<Outcome>> {
-    let tests = items
-        .iter()
-        .enumerate()
-        .map(|(place, item)| async move { (place, run_one(*item, relay, known).await) });
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by_key(|place| !items[*place].is_long);
+    let tests =
+        order.into_iter().map(|place| async move { (place, run_one(items[place], relay, known).await) });
     let mut running = stream::iter(tests).buffer_unordered(parallel);
     let mut early = BTreeMap::new();
     let mut outcomes = Vec::with_capacity(items.len());

@@ -120,6 +120,12 @@ async fn exists(t: Test) -> anyhow::Result<()> {
     http.get(&format!("/f/{key}/exists")).await?.says(200, &json!({ "exists": true }))
 }
 
+/// A storage behind a redirect may name the origin that asks.
+fn allows_origin(answer: &Answer) -> anyhow::Result<()> {
+    let origin = answer.header("access-control-allow-origin").unwrap_or_default();
+    that("an allowed origin", matches!(origin, "*" | "https://a.example"), &origin)
+}
+
 async fn preflight(t: Test) -> anyhow::Result<()> {
     let (http, key) = (t.http(), Test::nonce());
     for method in [Method::PUT, Method::GET] {
@@ -132,7 +138,7 @@ async fn preflight(t: Test) -> anyhow::Result<()> {
             ];
             let allowed = http.ask(Method::OPTIONS, &at, &ask, "").await?;
             that("2xx for the preflight", (200..300).contains(&allowed.status), &allowed.status)?;
-            same("allowed origin", &allowed.header("access-control-allow-origin"), &Some("*"))?;
+            allows_origin(&allowed)?;
             let headers =
                 allowed.header("access-control-allow-headers").unwrap_or_default().to_ascii_lowercase();
             that(
@@ -145,7 +151,7 @@ async fn preflight(t: Test) -> anyhow::Result<()> {
             let headers = [("origin", "https://a.example"), ("content-type", "application/octet-stream")];
             let body = if method == Method::PUT { "blob" } else { "" };
             let answer = http.ask(method.clone(), &at, &headers, body).await?;
-            same("origin of the answer", &answer.header("access-control-allow-origin"), &Some("*"))?;
+            allows_origin(&answer)?;
             match answer.header("location") {
                 Some(location) => location.clone_into(&mut at),
                 None => {

@@ -10,8 +10,8 @@ use crate::peers::worker::{Worker, finished, result};
 use crate::registry::{Item, item};
 use crate::test::Test;
 
-/// What "at once" means on a busy machine; the reference waits for a second at least.
-const AT_ONCE: Duration = Duration::from_millis(900);
+/// What "at once" means on a busy machine; the reference does not answer before the job ends.
+const AT_ONCE: Duration = Duration::from_secs(4);
 
 pub(super) fn items() -> Vec<Item> {
     vec![
@@ -174,7 +174,7 @@ async fn list_at_once(t: Test) -> anyhow::Result<()> {
     client.state(&id, "Running").await?;
     t.http().cancel(&queue, &id, "").await?.is(200)?;
     for socket in [&*client, &*worker] {
-        socket.gone(&id, Duration::from_secs(2)).await?;
+        socket.gone(&id, AT_ONCE).await?;
         for job in socket.jobs(0, &id) {
             that("no ending without result", job["finishedReason"].is_null(), &job)?;
         }

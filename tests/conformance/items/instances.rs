@@ -13,7 +13,7 @@ use crate::test::Test;
 use dockframe_tests::wait;
 
 /// Within a second (`jobs-and-states` 6), and a little for a busy machine.
-const SHOWN: Duration = Duration::from_millis(1_500);
+const SHOWN: Duration = Duration::from_secs(3);
 
 pub(super) fn items() -> Vec<Item> {
     vec![

@@ -19,7 +19,8 @@ pub(super) fn items() -> Vec<Item> {
             Dockframe,
             "A lease that is not renewed expires, and its finish counts until the job is granted anew.",
             expiry
-        ),
+        )
+        .long(),
         item!("10.14f", Dockframe, "A cancel revokes a lease at once, accepted or not.", revoked),
         item!(
             "10.14g",
@@ -102,8 +103,8 @@ async fn revoked(t: Test) -> anyhow::Result<()> {
         let begin = Instant::now();
         client.end(&id, reason, None).await?;
         let revoke = worker.revoked(mark, &grant.lease).await?;
-        // 100 ms are promised; the machine of a test may be busy.
-        that("a revoke at once", begin.elapsed() < Duration::from_millis(500), &begin.elapsed())?;
+        // 100 ms are promised; the machine of a test may be busy, and the next full list is ten seconds away.
+        that("a revoke at once", begin.elapsed() < Duration::from_secs(3), &begin.elapsed())?;
         same("why", &revoke["why"], &json!(why))?;
         client.gone(&id, SOON).await?;
         let answer = worker.finish(&grant.lease, &worker.success("late")).await?;
@@ -208,7 +209,7 @@ async fn coming_back(t: Test) -> anyhow::Result<()> {
     drop(gone);
     let new = free.grant(0).await?;
     same("the same job", &new.job, &id)?;
-    that("within two seconds or so", begin.elapsed() < Duration::from_secs(4), &begin.elapsed())?;
+    that("within two seconds or so", begin.elapsed() < Duration::from_secs(8), &begin.elapsed())?;
     that("another lease", new.lease != old.lease, &new)
 }
 

@@ -24,7 +24,8 @@ pub(super) fn items() -> Vec<Item> {
             on_connect
         ),
         item!("7.34", Compat, "A full list says that it is whole, an update that it is not.", subset),
-        item!("7.35", Compat, "A finished job is listed without its result for a minute.", listed_a_minute),
+        item!("7.35", Compat, "A finished job is listed without its result for a minute.", listed_a_minute)
+            .long(),
         item!(
             "7.36",
             Compat,
@@ -36,8 +37,10 @@ pub(super) fn items() -> Vec<Item> {
             Compat,
             "Full lists come at least every ten seconds, of an empty queue too.",
             regular_lists
-        ),
+        )
+        .long(),
         item!("7.38", Compat, "Each state is shown in order, Running before the first line.", in_order),
+        item!("7.38", Dockframe, "A line sent right after the claim is not lost.", line_after_claim),
         item!(
             "7.39",
             Compat,
@@ -51,13 +54,15 @@ pub(super) fn items() -> Vec<Item> {
             Compat,
             "A success is listed for a minute, and full lists come every ten seconds.",
             listed_a_minute
-        ),
+        )
+        .long(),
         item!(
             "10.10",
             Dockframe,
             "Every ending leaves the list after a minute, and QueryJob still finds it.",
             leaves
-        ),
+        )
+        .long(),
         item!("J-6", Dockframe, "The list over HTTP and the one on sockets show the same.", one_view),
         item!("R-20", Dockframe, "A full list that one peer asked for reaches nobody else.", only_asker),
     ]
@@ -186,11 +191,24 @@ async fn regular_lists(t: Test) -> anyhow::Result<()> {
 }
 
 async fn in_order(t: Test) -> anyhow::Result<()> {
+    shown_in_order(&t, true).await
+}
+
+/// The line is sent in the same breath as the claim: what it follows must be in force by then.
+async fn line_after_claim(t: Test) -> anyhow::Result<()> {
+    shown_in_order(&t, false).await
+}
+
+async fn shown_in_order(t: &Test, waits: bool) -> anyhow::Result<()> {
     let queue = t.queue();
-    let (client, worker) = (Client::join(&t, &queue).await?, Worker::join(&t, &queue).await?);
+    let (client, worker) = (Client::join(t, &queue).await?, Worker::join(t, &queue).await?);
     let id = client.submit(&Test::job(), None).await?;
-    worker.state(&id, "Queued").await?;
-    worker.send(&running(&id, &worker.id)).await?;
+    if waits {
+        worker.claim(&id).await?;
+    } else {
+        worker.state(&id, "Queued").await?;
+        worker.send(&running(&id, &worker.id)).await?;
+    }
     worker.log(&id, "Running", &json!([["first\n", 1]])).await?;
     client.message(0, "JobStatusPayload").await?;
     worker.finish(&id, "Success", &result("out")).await?;

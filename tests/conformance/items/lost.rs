@@ -20,7 +20,8 @@ pub(super) fn items() -> Vec<Item> {
         ),
         item!("10.9", Dockframe, "A worker with two sockets is lost with the last of them.", two_sockets),
         item!("R-4", Dockframe, "Every live socket of a worker is served.", two_sockets),
-        item!("J-19", Dockframe, "A job that loses its worker again and again ends with an error.", attempts),
+        item!("J-19", Dockframe, "A job that loses its worker again and again ends with an error.", attempts)
+            .long(),
     ]
 }
 

@@ -28,18 +28,20 @@ pub(super) fn items() -> Vec<Item> {
             "A named namespace keeps only the newest job, the default one keeps all.",
             newest
         ),
-        item!("10.8a", Compat, "The default namespace never replaces.", default_keeps_all),
+        item!("10.8a", Compat, "The default namespace never replaces.", default_keeps_all).long(),
         item!("10.8b", Compat, "Another namespace keeps only the newest job.", newest),
         item!("10.8c", Compat, "A replaced job that another namespace holds goes on.", goes_on),
         item!("10.8d", Compat, "The same namespace in two queues is two.", two_queues),
         item!("10.8e", Compat, "A missing and an empty namespace are the default one.", empty_is_default),
-        item!("10.8f", Dockframe, "Replacements are delayed by age, and the last submission wins.", delays),
+        item!("10.8f", Dockframe, "Replacements are delayed by age, and the last submission wins.", delays)
+            .long(),
         item!(
             "J-1",
             Dockframe,
             "A job older than 20 s is replaced too, and so is one whose successor came from the cache.",
             old_and_cached
-        ),
+        )
+        .long(),
         item!("J-2", Dockframe, "A, B, A in one namespace ends with A.", back_again),
     ]
 }
@@ -157,7 +159,7 @@ async fn empty_is_default(t: Test) -> anyhow::Result<()> {
         }
         let id = http.submit_body(&queue, &body).await?;
         same_json(&format!("namespaces of {body}"), &http.namespaces(&queue, &id).await?, &json!(["_"]))?;
-        http.cancel(&queue, &id, "?namespace=").await?.is(200)?;
+        http.cancel(&queue, &id, "").await?.is(200)?;
         same("the list", &http.list(&queue).await?.get(&id), &None)?;
     }
     Ok(())
@@ -201,10 +203,11 @@ async fn delays(t: Test) -> anyhow::Result<()> {
         replaced_after(&t, seconds(62)),
     );
     let (young, middle, old) = (young?, middle?, old?);
-    that("a young job replaced at once", young < seconds(2), &young)?;
-    // Due work is found once a second.
-    that("a job older than 20 s replaced after 4 s", middle > seconds(3) && middle < seconds(7), &middle)?;
-    that("a job older than 60 s replaced after 8 s", old > seconds(7) && old < seconds(11), &old)
+    // Measured from before the submission, so never too short; due work is found once a second, and more late on a
+    // busy machine.
+    that("a young job replaced at once", young < seconds(4), &young)?;
+    that("a job older than 20 s replaced after 4 s", middle >= seconds(4) && middle < seconds(8), &middle)?;
+    that("a job older than 60 s replaced after 8 s", old >= seconds(8) && old < seconds(14), &old)
 }
 
 async fn old_and_cached(t: Test) -> anyhow::Result<()> {

@@ -26,7 +26,8 @@ pub(super) fn items() -> Vec<Item> {
             Dockframe,
             "The stream pushes at once, keeps itself alive, and ends for an unknown job.",
             pushed
-        ),
+        )
+        .long(),
     ]
 }
 

@@ -23,8 +23,8 @@ const WORKER_PAUSE: Duration = Duration::from_millis(150);
 /// # Errors
 /// What came otherwise than recorded or intended, all steps together.
 pub(crate) async fn play(t: &Test, strictness: Strictness) -> anyhow::Result<()> {
-    // Six characters, because the status cuts ids there.
-    let own = format!("H{}", &Test::nonce()[..5]);
+    // Six characters, because the status cuts ids there, and none of those that are replaced below.
+    let own = format!("x{}", &Test::nonce()[..5]);
     let nonce = Test::nonce();
     let queue = t.queue();
     let command = format!("echo {nonce}");

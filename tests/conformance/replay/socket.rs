@@ -83,8 +83,9 @@ const fn differs(
 struct Peer {
     socket: Socket,
     is_worker: bool,
-    /// The table as recorded.
-    table: Map<String, Value>,
+    /// The table as recorded, and as it is after intended differences.
+    recorded: Map<String, Value>,
+    intended: Map<String, Value>,
 }
 
 /// Plays all steps, in order.
@@ -128,10 +129,9 @@ async fn play_step(
         }
         let socket = t.socket(path).await?;
         marks.insert(name.to_owned(), 0);
-        peers.insert(
-            name.to_owned(),
-            Peer { socket, is_worker: path.ends_with("/worker"), table: Map::new() },
-        );
+        let peer =
+            Peer { socket, is_worker: path.ends_with("/worker"), recorded: Map::new(), intended: Map::new() };
+        peers.insert(name.to_owned(), peer);
     } else {
         let from = step["from"].as_str().context("a step that does nothing")?;
         let socket = &peers.get(from).context("no such socket")?.socket;
@@ -143,39 +143,34 @@ async fn play_step(
     for (name, peer) in peers.iter_mut() {
         let received: Vec<Frame> =
             step["received"][name].as_array().into_iter().flatten().map(recorded_frame).collect();
-        peer.table = fold(&[vec![states(&peer.table)], received.clone()].concat());
-        let words = marks.get(name).copied().unwrap_or_default();
-        let mut recorded = (plain(&peer.table, peer.is_worker), others(&received));
-        let mut wanted = vec![recorded.clone()];
+        let after = |table: &Map<String, Value>| fold(&[vec![states(table)], received.clone()].concat());
+        (peer.recorded, peer.intended) = (after(&peer.recorded), after(&peer.intended));
+        let said = others(&received);
+        let mut intended_said = said.clone();
         if let Some(difference) = difference {
-            recorded = intended(difference, recorded, peer.is_worker, nonce);
-            match strictness {
-                Strictness::Either => wanted.push(recorded),
-                Strictness::Intended => wanted = vec![recorded],
+            peer.intended = intended(difference, nonce);
+            if let Some(id) = difference.told.filter(|_| peer.is_worker) {
+                let payload = json!({ "jobId": format!("{id}-{nonce}"), "namespace": "a" });
+                intended_said = vec![json!({ "type": "ClearJobCache", "payload": payload })];
             }
         }
-        peer.shows(words, &wanted).await.with_context(|| format!("socket {name}"))?;
+        let mut wanted = vec![(plain(&peer.intended, peer.is_worker), intended_said)];
+        if strictness == Strictness::Either {
+            wanted.push((plain(&peer.recorded, peer.is_worker), said));
+        }
+        let mark = marks.get(name).copied().unwrap_or_default();
+        peer.shows(mark, &wanted).await.with_context(|| format!("socket {name}"))?;
     }
     Ok(())
 }
 
-/// The intended table, and what else is said.
-fn intended(
-    difference: &Difference,
-    recorded: (Value, Vec<Value>),
-    is_worker: bool,
-    nonce: &str,
-) -> (Value, Vec<Value>) {
+/// The intended table.
+fn intended(difference: &Difference, nonce: &str) -> Map<String, Value> {
     let jobs = difference.jobs.iter().map(|(id, state, namespace)| {
         let job = json!({ "state": state, "worker": "", "namespaces": [namespace] });
         (format!("{id}-{nonce}"), job)
     });
-    let (_, mut others) = recorded;
-    if let Some(id) = difference.told.filter(|_| is_worker) {
-        let payload = json!({ "jobId": format!("{id}-{nonce}"), "namespace": "a" });
-        others = vec![json!({ "type": "ClearJobCache", "payload": payload })];
-    }
-    (Value::Object(jobs.collect()), others)
+    jobs.collect()
 }
 
 impl Peer {
@@ -238,7 +233,8 @@ fn others(frames: &[Frame]) -> Vec<Value> {
             Frame::Json(value) if value["type"] == "JobStates" || value["type"] == "JobStateUpdates" => {}
             Frame::Json(value) => {
                 let mut value = value.clone();
-                for worker in value["payload"]["workers"].as_array_mut().into_iter().flatten() {
+                let workers = value.pointer_mut("/payload/workers").and_then(Value::as_array_mut);
+                for worker in workers.into_iter().flatten() {
                     worker["time"] = json!(0);
                 }
                 all.push(value);
