@@ -310,7 +310,6 @@ impl Service {
                     return Ok(reply);
                 }
                 Committed::Conflict(fresh) => {
-                    let mut effects = Vec::new();
                     for (key, stored) in fresh {
                         let found = stored
                             .map(|stored| {
@@ -318,24 +317,23 @@ impl Service {
                                 Ok::<_, StoreError>(Versioned { revision: stored.revision, value })
                             })
                             .transpose()?;
-                        effects.extend(self.learn(queue, key, found, &mut looked));
+                        self.learn(queue, key, found, &mut looked).await;
                     }
-                    self.perform(queue, effects).await;
                 }
             }
         }
         Err(Error::Overtaken)
     }
 
-    /// Another process, or another task, wrote this. A task of this process performs the effects itself; for one of
-    /// another they are what follows from the change.
-    fn learn(
-        &self,
-        queue: &OpenQueue,
+    /// Another process, or another task, wrote this. A task of this process performs the effects itself; where it may
+    /// have been another process, what follows from the change is done here: the news of it will be none any more.
+    async fn learn(
+        self: &Arc<Self>,
+        queue: &Arc<OpenQueue>,
         key: Key,
         found: Option<Versioned<Entry>>,
         looked: &mut Looked,
-    ) -> Vec<Effect> {
+    ) {
         let mut effects = Vec::new();
         match &found {
             Some(Versioned { revision, value }) => {
@@ -345,7 +343,9 @@ impl Service {
             None => queue.cache().forget(&key),
         }
         looked.insert(key, found);
-        if self.store.others().is_some() { effects } else { Vec::new() }
+        if self.store.others().is_some() {
+            self.perform(queue, effects).await;
+        }
     }
 
     /// Whether an entry that was read alone is one of those that are kept in memory.
@@ -392,6 +392,7 @@ impl Service {
             writes,
             due: decision.due.clone(),
             done: with.done.iter().cloned().collect(),
+            claims: false,
             documents: with.documents.clone(),
             offers,
         })
@@ -517,6 +518,7 @@ impl Service {
             writes: Vec::new(),
             due: Vec::new(),
             done: vec![due],
+            claims: false,
             documents: Vec::new(),
             offers: Vec::new(),
         };

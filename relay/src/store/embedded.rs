@@ -208,7 +208,11 @@ fn write_group(database: &Database, group: Vec<Job>, answers: &mut Vec<Answer>) 
             match job {
                 Job::Commit(commit, to) => {
                     let conflicts = conflicts(&entries, &commit)?;
-                    if !conflicts.is_empty() {
+                    let mut is_taken = false;
+                    for done in commit.done.iter().filter(|_| commit.claims) {
+                        is_taken |= due.get(&*keys::due(commit.queue, done))?.is_none();
+                    }
+                    if !conflicts.is_empty() || is_taken {
                         answers.push(Answer::Commit(Committed::Conflict(conflicts), to));
                         continue;
                     }

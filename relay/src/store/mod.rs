@@ -42,6 +42,9 @@ pub(crate) struct Commit {
     pub due: Vec<Due>,
     /// Due entries that this commit has dealt with.
     pub done: Vec<Due>,
+    /// Nothing is written, as in a conflict in which nothing is named, unless all of `done` is still there: so of
+    /// several sweepers one alone goes on.
+    pub claims: bool,
     /// Set unless they are there, before anybody can see this commit: a store that cannot do both in one step does
     /// this first.
     pub documents: Vec<(DocumentKey, Vec<u8>)>,

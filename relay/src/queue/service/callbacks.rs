@@ -12,13 +12,15 @@ use crate::error::chain;
 use crate::queue::command::{Called, Command, Due, DueKind};
 use crate::queue::open::OpenQueue;
 use crate::queue::record::{CallbackKind, OpenCallback};
-use crate::store::Commit;
+use crate::store::{Commit, Committed};
 use crate::webhooks::Call;
 
 /// After so long a callback that is being made is looked at again: longer than one may take.
 const REARM_MS: i64 = 15_000;
 /// While nobody has named the queue since the start, its name cannot be told: looked at again after so long.
 const NAMELESS_MS: i64 = 60_000;
+/// For so long a relay that does not know the name leaves a callback to the others.
+const OTHERS_MS: i64 = 5_000;
 
 impl Service {
     /// Makes what is owed for a job, without anybody waiting for it.
@@ -45,7 +47,13 @@ impl Service {
     ) -> Result<(), Error> {
         let record = self.record(queue, &due.job).await?;
         let open = record.is_some_and(|record| !record.callbacks.is_empty());
-        let again = if queue.name().is_some() { REARM_MS } else { NAMELESS_MS };
+        let is_named = queue.name().is_some();
+        // Another relay may know the name.
+        let is_left_to_others = self.store.others().is_some() && self.now().since(due.at) < OTHERS_MS;
+        if open && !is_named && is_left_to_others {
+            return Ok(());
+        }
+        let again = if is_named { REARM_MS } else { NAMELESS_MS };
         let at = self.now().plus_millis(again);
         let rearmed = Due { at, what: DueKind::Callbacks, job: due.job.clone() };
         let job = due.job.clone();
@@ -55,11 +63,12 @@ impl Service {
             writes: Vec::new(),
             due: open.then_some(rearmed).into_iter().collect(),
             done: vec![due],
+            claims: true,
             documents: Vec::new(),
             offers: Vec::new(),
         };
-        self.store.commit(commit).await?;
-        if open {
+        let mine = self.store.commit(commit).await? == Committed::Ok;
+        if open && mine {
             self.start_callbacks(queue, job);
         }
         Ok(())

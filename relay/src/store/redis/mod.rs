@@ -223,7 +223,8 @@ impl RedisStore {
             .arg(LONGEST_PUBLISHED)
             .arg(writes.len())
             .arg(done.len())
-            .arg(due.len());
+            .arg(due.len())
+            .arg(if commit.claims { "claim" } else { "" });
         for (write, member) in writes.iter().zip(&members) {
             call.arg(member);
             if write.expected == ANY_REVISION {

@@ -33,6 +33,7 @@ fn commit(store: &RedisStore, job: &str, expected: u64, bytes: &[u8]) -> Commit 
         }],
         due: Vec::new(),
         done: Vec::new(),
+        claims: false,
         documents: Vec::new(),
         offers: Vec::new(),
     }
