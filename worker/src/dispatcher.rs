@@ -4,18 +4,20 @@
 //! channels that cannot block. Order of an acceptance: room, entry in the table, state on disk (the unit's first
 //! deed), *then* the accept. So a lease that was accepted is always known, and what is announced is always true.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod queue;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dockframe_shared::LeaseId;
 use dockframe_shared::job::{FinishReason, Finished};
 use dockframe_shared::protocol::{
-    DeclineRetry, Lease, LeaseDecline, LeaseFinished, LeaseGrant, LeaseRef, LeaseRevoke, Phase, Registration,
-    WorkerHello, WorkerMessage,
+    DeclineRetry, Lease, LeaseDecline, LeaseFinished, LeaseGrant, LeaseRef, LeaseRevoke, Phase, WorkerHello,
+    WorkerMessage,
 };
-use dockframe_shared::{LeaseId, QueueKey};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
@@ -23,6 +25,8 @@ use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::queue::Letter;
+pub(crate) use self::queue::Queue;
 use crate::adoption::Leftover;
 use crate::capacity::{Capacity, NoRoom, Share};
 use crate::clock;
@@ -32,9 +36,8 @@ use crate::files::names::job_label;
 use crate::identity::Identity;
 use crate::journal::Batch;
 use crate::messages::{Event, LinkEvent, QueueIndex, RunKey, StopOrder, UnitEvent};
-use crate::outbox::Outbox;
 use crate::plan::Wishes;
-use crate::spool::{Spool, UpTo};
+use crate::spool::Spool;
 use crate::state::{RunDirectory, RunState};
 use crate::unit::{Run, Shared, Unit};
 
@@ -57,27 +60,6 @@ const TICK: Duration = Duration::from_millis(500);
 pub(crate) struct Leaving {
     pub(crate) drain_timeout: DrainTimeout,
     pub(crate) on_exit: OnExit,
-}
-
-/// One queue, as the dispatcher sees it.
-pub(crate) struct Queue {
-    pub(crate) key: QueueKey,
-    pub(crate) registration: watch::Sender<Registration>,
-    pub(crate) outbox: Outbox,
-    pub(crate) cache_volume: Option<String>,
-    frames: Option<mpsc::UnboundedSender<String>>,
-    sent: u64,
-    /// Log frames on their way, by their number on this connection.
-    in_flight: VecDeque<(u64, LeaseId, UpTo)>,
-    epoch: Option<String>,
-    letters: BTreeMap<LeaseId, Letter>,
-}
-
-/// A result on disk.
-#[derive(Debug, Default)]
-struct Letter {
-    sent: Option<Instant>,
-    answered: Option<Instant>,
 }
 
 /// A run in the table.
@@ -136,60 +118,6 @@ pub(crate) struct Beginning<E> {
     pub(crate) capacity: Capacity,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) leftovers: Vec<Leftover>,
-}
-
-impl Queue {
-    pub(crate) fn new(
-        key: QueueKey,
-        registration: watch::Sender<Registration>,
-        outbox: Outbox,
-        cache_volume: Option<String>,
-    ) -> Self {
-        let letters = outbox.leases().into_iter().map(|lease| (lease, Letter::default())).collect();
-        let epoch = outbox.epoch();
-        Self {
-            key,
-            registration,
-            outbox,
-            cache_volume,
-            frames: None,
-            sent: 0,
-            in_flight: VecDeque::new(),
-            epoch,
-            letters,
-        }
-    }
-
-    /// Whether it went out. What does not is named in the next registration, spooled, or in the outbox.
-    fn send(&mut self, frame: String) -> bool {
-        let is_sent = self.frames.as_ref().is_some_and(|frames| frames.send(frame).is_ok());
-        if is_sent {
-            self.sent += 1;
-        } else {
-            self.frames = None;
-        }
-        is_sent
-    }
-
-    fn say(&mut self, message: &WorkerMessage) -> bool {
-        // A message of texts and numbers is always writable.
-        serde_json::to_string(message).is_ok_and(|frame| self.send(frame))
-    }
-
-    /// Sends a result as it stands on disk.
-    fn post(&mut self, lease: &LeaseId) {
-        match self.outbox.get(lease) {
-            Ok(Some(frame)) => {
-                if self.send(frame)
-                    && let Some(letter) = self.letters.get_mut(lease)
-                {
-                    letter.sent = Some(Instant::now());
-                }
-            }
-            Ok(None) => drop(self.letters.remove(lease)),
-            Err(error) => warn!("a result cannot be read from disk: {error}"),
-        }
-    }
 }
 
 impl<E: Executor> Dispatcher<E> {

@@ -21,6 +21,7 @@ mod identity;
 mod journal;
 mod logs;
 mod messages;
+mod old_way;
 mod outbox;
 mod plan;
 mod reaper;

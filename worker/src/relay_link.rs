@@ -29,6 +29,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::messages::{Event, LinkEvent, QueueIndex};
+use crate::old_way::{Effect, OldWay};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(6);
 const PING_EVERY: Duration = Duration::from_secs(5);
@@ -50,6 +51,12 @@ const TWIN_WINDOW: Duration = Duration::from_secs(60);
 /// Everything but letters, digits and `-._~`: a queue's name is one segment of the path.
 pub(crate) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// A relay without leases sends its table about every ten seconds.
+const LIST_LIMIT: Duration = Duration::from_secs(20);
+/// How often its table is looked at when nothing comes, and when something is about to be due.
+const OLD_LOOK: Duration = Duration::from_secs(1);
+const OLD_LOOK_SOON: Duration = Duration::from_millis(50);
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// How a link says good-bye.
@@ -58,6 +65,13 @@ pub(crate) enum Farewell {
     ForGood,
     /// Another process takes the runs up: close with code 4000.
     BackSoon,
+}
+
+/// How relay and worker agreed to share out jobs, for a socket's whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Leases,
+    Old,
 }
 
 /// What a link needs.
@@ -71,6 +85,8 @@ pub(crate) struct Link {
     pub(crate) stop: CancellationToken,
     pub(crate) farewell: watch::Receiver<Farewell>,
     pub(crate) connector: Option<Connector>,
+    /// What is known of a relay without leases.
+    pub(crate) old: Option<OldWay>,
 }
 
 /// Why a connection is over.
@@ -92,8 +108,6 @@ enum NoConnection {
     /// Trying again soon will not help.
     #[error("it refused: {0}")]
     Refused(String),
-    #[error("it speaks only the protocol of old relays, which this worker does not")]
-    OldWay,
 }
 
 impl Link {
@@ -111,10 +125,10 @@ impl Link {
             let mut at_once = false;
             let mut refused = false;
             match connected {
-                Ok(socket) => {
+                Ok((socket, way)) => {
                     let since = Instant::now();
                     was_told = false;
-                    let lost = self.converse(socket).await;
+                    let lost = self.converse(socket, way).await;
                     if !self.report(LinkEvent::Down).await {
                         return;
                     }
@@ -179,7 +193,7 @@ impl Link {
         self.events.send(Event::Link { queue: self.queue, event }).await.is_ok()
     }
 
-    async fn connect(&self) -> Result<Socket, NoConnection> {
+    async fn connect(&self) -> Result<(Socket, Way), NoConnection> {
         let base = self.address.strip_prefix("http").unwrap_or(&self.address);
         let segment = utf8_percent_encode(self.key.reveal(), SEGMENT);
         let mut request = format!("ws{base}/q/{segment}/worker")
@@ -199,7 +213,7 @@ impl Link {
             Ok(Ok((socket, response))) => {
                 let agreed =
                     response.headers().get(PROTOCOL_HEADER).is_some_and(|value| value == LEASE_PROTOCOL);
-                if agreed { Ok(socket) } else { Err(NoConnection::OldWay) }
+                Ok((socket, if agreed { Way::Leases } else { Way::Old }))
             }
             Ok(Err(SocketError::Http(response))) if response.status().is_client_error() => {
                 Err(NoConnection::Refused(format!("HTTP status {}", response.status())))
@@ -210,7 +224,8 @@ impl Link {
     }
 
     /// From the registration to the end of the connection.
-    async fn converse(&mut self, socket: Socket) -> Lost {
+    async fn converse(&mut self, socket: Socket, way: Way) -> Lost {
+        self.begin_way(way).await;
         let (mut sink, mut stream) = socket.split();
         let (frames, mut outgoing) = mpsc::unbounded_channel::<String>();
         let mut frames = Some(frames);
@@ -222,6 +237,8 @@ impl Link {
         let mut renew = FIRST_RENEWAL;
         let mut renew_at = Instant::now();
         let mut draining = self.registration.borrow_and_update().draining;
+        let mut last_list = Instant::now();
+        let mut look_at = Instant::now() + OLD_LOOK;
 
         macro_rules! send {
             ($message:expr) => {
@@ -233,13 +250,39 @@ impl Link {
             };
         }
 
+        macro_rules! perform {
+            ($effects:expr) => {
+                for effect in $effects {
+                    match effect {
+                        Effect::Say(message) => {
+                            send!(Message::text(serde_json::to_string(&message).unwrap_or_default()));
+                        }
+                        Effect::Tell(event) => {
+                            if !self.report(event).await {
+                                return Lost::Stopped;
+                            }
+                        }
+                    }
+                }
+            };
+        }
+
+        macro_rules! forward {
+            ($frame:expr) => {
+                match self.translate($frame) {
+                    Ok(frame) => send!(Message::text(frame)),
+                    Err(effects) => perform!(effects),
+                }
+            };
+        }
+
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
                     // What was given to this link before it was stopped still goes out.
                     while let Ok(frame) = outgoing.try_recv() {
-                        send!(Message::text(frame));
+                        forward!(frame);
                     }
                     let code = match *self.farewell.borrow() {
                         Farewell::ForGood => CloseCode::Normal,
@@ -251,9 +294,23 @@ impl Link {
                     return Lost::Stopped;
                 }
                 () = sleep_until(renew_at) => {
-                    let message = self.registration_message();
+                    let message = self.registration_message(way);
                     send!(Message::text(message));
                     renew_at = Instant::now() + renew;
+                    if way == Way::Old
+                        && let Some(frames) = frames.take()
+                        && !self.report(LinkEvent::Up { hello: OldWay::hello(), frames }).await
+                    {
+                        return Lost::Stopped;
+                    }
+                }
+                () = sleep_until(last_list + LIST_LIMIT), if way == Way::Old => {
+                    return Lost::Failed(format!("no list of jobs within {} s", LIST_LIMIT.as_secs()));
+                }
+                () = sleep_until(look_at), if way == Way::Old => {
+                    perform!(self.decide());
+                    let is_waiting = self.old.as_ref().is_some_and(OldWay::is_waiting);
+                    look_at = Instant::now() + if is_waiting { OLD_LOOK_SOON } else { OLD_LOOK };
                 }
                 () = sleep_until(last_pong + PONG_LIMIT) => {
                     return Lost::Failed(format!("no PONG within {} s", PONG_LIMIT.as_secs()));
@@ -304,6 +361,16 @@ impl Link {
                             renew_at = renew_at.min(Instant::now() + renew);
                             frames.take().map(|frames| LinkEvent::Up { hello, frames })
                         }
+                        // Of these a relay with leases sends none that matter, and one without none of those below.
+                        other if way == Way::Old => {
+                            if matches!(other, RelayMessage::JobStates(_) | RelayMessage::JobStateUpdates(_)) {
+                                last_list = Instant::now();
+                            }
+                            perform!(self.hear_old(other));
+                            perform!(self.decide());
+                            look_at = Instant::now() + OLD_LOOK_SOON;
+                            None
+                        }
                         RelayMessage::LeaseGrant(grant) => Some(LinkEvent::Grant(grant)),
                         RelayMessage::LeaseRevoke(revoke) => Some(LinkEvent::Revoke(revoke)),
                         RelayMessage::LeaseFinished(finished) => Some(LinkEvent::Finished(finished)),
@@ -314,16 +381,72 @@ impl Link {
                     }
                 }
                 Some(frame) = outgoing.recv() => {
-                    send!(Message::text(frame));
+                    forward!(frame);
                     sent += 1;
                 }
             }
         }
     }
 
-    fn registration_message(&self) -> String {
+    /// A queue's way is that of its socket. What was claimed the old way is over when leases come.
+    async fn begin_way(&mut self, way: Way) {
+        let registration = self.registration.borrow().clone();
+        match way {
+            Way::Old => self.old.get_or_insert_with(|| OldWay::new(&registration)).connected(),
+            Way::Leases => {
+                self.old = None;
+                for event in OldWay::abandon(&registration) {
+                    self.report(event).await;
+                }
+            }
+        }
+    }
+
+    /// A frame of the dispatcher's, as the relay understands it: as it is, or what to do instead.
+    fn translate(&mut self, frame: String) -> Result<String, Vec<Effect>> {
+        let Some(old) = &mut self.old else { return Ok(frame) };
+        let me = self.registration.borrow().id.clone();
+        let message = WorkerMessage::read(&frame).map_err(|_| Vec::new())?;
+        Err(old.translate(message, &me, std::time::Instant::now(), clock::now()))
+    }
+
+    fn hear_old(&mut self, message: RelayMessage) -> Vec<Effect> {
+        let Some(old) = &mut self.old else { return Vec::new() };
+        let registration = self.registration.borrow();
+        match message {
+            RelayMessage::JobStates(jobs) => old.list(jobs),
+            RelayMessage::JobStateUpdates(jobs) => old.updates(jobs),
+            RelayMessage::BroadcastJobDefinitions(known) => old.define(known.definitions),
+            RelayMessage::Workers(workers) => old.workers(&workers.workers, &registration.id),
+            RelayMessage::StatusRequest => return vec![Effect::Say(old.status(&registration, clock::now()))],
+            RelayMessage::ClearJobCache { job_id, .. } => return old.clear(&job_id),
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn decide(&mut self) -> Vec<Effect> {
+        let Some(old) = &mut self.old else { return Vec::new() };
+        let registration = self.registration.borrow();
+        let draining = registration.draining == Some(true);
+        let now = std::time::Instant::now();
+        old.decide(&registration.id, draining, now, clock::now(), || rand::rng().random())
+    }
+
+    /// Names what this kind of relay may know of.
+    fn registration_message(&self, way: Way) -> String {
         let mut registration = self.registration.borrow().clone();
         registration.time = clock::now();
+        match way {
+            Way::Leases => {
+                let leases = registration.leases.iter_mut();
+                leases.for_each(|leases| leases.retain(|lease| !OldWay::made(&lease.lease_id)));
+            }
+            Way::Old => {
+                registration.leases = None;
+                registration.instance = None;
+            }
+        }
         // A struct of texts and numbers is always writable.
         serde_json::to_string(&WorkerMessage::Registration(registration)).unwrap_or_default()
     }

@@ -178,6 +178,7 @@ impl Worker {
                 stop: links_stop.clone(),
                 farewell: farewell_heard.clone(),
                 connector: connector.clone(),
+                old: None,
             };
             links.push(link);
         }

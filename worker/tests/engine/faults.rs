@@ -241,7 +241,11 @@ async fn two_queues_share_a_worker_and_nothing_else() {
     paths.sort();
     assert_eq!(paths, queues.clone().map(|queue| format!("/q/{queue}/worker")));
     // The scripted relay says it on both sockets: the same job, in two queues.
-    bench.relay.grant("l1", "job1", json!({"image": bench.image, "command": ["sh", "-c", "echo up; sleep 3"]}));
+    bench.relay.grant(
+        "l1",
+        "job1",
+        json!({"image": bench.image, "command": ["sh", "-c", "echo up; sleep 3"]}),
+    );
     eventually("two runs", || bench.relay.logs("l1").len() == 2).await;
     let label = |id: &String| bench.inspect(id)["Config"]["Labels"]["container.mtfm.io/queue"].clone();
     let labels: Vec<Value> = bench.containers().iter().map(label).collect();

@@ -6,5 +6,6 @@ mod bench;
 mod builds;
 mod container;
 mod faults;
+mod old_way;
 mod outcome;
 mod relay;

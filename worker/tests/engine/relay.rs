@@ -62,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) epoch: String,
     pub(crate) renew_ms: u64,
     pub(crate) max_finish_bytes: u64,
+    /// Otherwise it is a relay of the old way, whose table the test sends.
+    pub(crate) speaks_leases: bool,
 }
 
 impl Default for Settings {
@@ -75,6 +77,7 @@ impl Default for Settings {
             epoch: "epoch-1".to_owned(),
             renew_ms: 1000,
             max_finish_bytes: 4 << 20,
+            speaks_leases: true,
         }
     }
 }
@@ -302,13 +305,14 @@ async fn socket(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if !inner.settings.lock().unwrap().accept_connections {
+    let settings = inner.settings.lock().unwrap().clone();
+    if !settings.accept_connections {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     inner.paths.lock().unwrap().push(uri.path().to_owned());
     let wants_leases = headers.get(PROTOCOL_HEADER).is_some_and(|value| value == LEASE_PROTOCOL);
     let mut response = upgrade.max_message_size(64 << 20).on_upgrade(move |socket| converse(inner, socket));
-    if wants_leases {
+    if wants_leases && settings.speaks_leases {
         response
             .headers_mut()
             .insert(HeaderName::from_static(PROTOCOL_HEADER), HeaderValue::from_static(LEASE_PROTOCOL));
@@ -355,7 +359,7 @@ async fn converse(inner: Arc<Inner>, mut socket: WebSocket) {
             }
             WorkerMessage::Registration(registration) => {
                 id = registration.id.to_string();
-                if !std::mem::replace(&mut greeted, true) {
+                if !std::mem::replace(&mut greeted, true) && settings.speaks_leases {
                     let hello = RelayMessage::WorkerHello(WorkerHello {
                         relay: "scripted/1".to_owned(),
                         epoch: settings.epoch,
