@@ -287,7 +287,8 @@ async fn of_several_sweepers_one_alone_claims_a_due_entry(place: Place) {
     });
     let outcomes: Vec<_> = futures_util::future::join_all(claims).await;
     let won = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Ok))).count();
-    let lost = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Conflict(none)) if none.is_empty()));
+    let lost =
+        outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Conflict(none)) if none.is_empty()));
     assert_eq!((won, lost.count()), (1, 15));
     assert_eq!(store.due(now, 10).await.unwrap(), []);
 }

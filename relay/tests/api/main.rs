@@ -7,6 +7,7 @@ mod client;
 mod http;
 mod leases;
 mod mcp;
+mod measure;
 mod old;
 mod recordings;
 mod redis_server;

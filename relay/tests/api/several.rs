@@ -19,16 +19,15 @@ use crate::support::*;
 const SHOWN: Duration = Duration::from_secs(1);
 
 /// A relay that can die: all its threads and sockets are its own.
-struct Node {
-    relay: TestRelay,
+pub(crate) struct Node {
+    pub(crate) relay: TestRelay,
     runtime: Option<Runtime>,
 }
 
 impl Node {
-    async fn start(server: &RedisServer, blobs: &Path) -> Self {
+    pub(crate) async fn start(store: StoreAddress, blobs: &Path) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let store: StoreAddress = server.address().parse().unwrap();
         let config = Config::new(store, BlobAddress::Directory(blobs.to_owned()));
         let (told, address) = oneshot::channel();
         runtime.spawn(async move {
@@ -65,8 +64,8 @@ impl Pair {
     async fn start() -> Self {
         let server = RedisServer::start();
         let blobs = tempfile::tempdir().unwrap();
-        let a = Node::start(&server, blobs.path()).await;
-        let b = Node::start(&server, blobs.path()).await;
+        let a = Node::start(server.address().parse().unwrap(), blobs.path()).await;
+        let b = Node::start(server.address().parse().unwrap(), blobs.path()).await;
         Self { a, b, server, _blobs: blobs }
     }
 }
