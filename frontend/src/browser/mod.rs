@@ -10,6 +10,7 @@ pub mod storage;
 pub mod timer;
 
 use dockframe_shared::Timestamp;
+use wasm_bindgen::JsCast;
 
 /// The window; the page runs nowhere else.
 #[must_use]
@@ -35,7 +36,7 @@ pub fn random() -> f64 {
 pub fn random_key() -> Option<String> {
     let crypto = js_sys::Reflect::get(&window(), &"crypto".into()).ok()?;
     let fill = js_sys::Reflect::get(&crypto, &"getRandomValues".into()).ok()?;
-    let fill: js_sys::Function = fill.try_into().ok()?;
+    let fill: js_sys::Function = fill.dyn_into().ok()?;
     let bytes = js_sys::Uint8Array::new_with_length(16);
     fill.call1(&crypto, &bytes).ok()?;
     let hex = dockframe_shared::ids::hex(&bytes.to_vec());

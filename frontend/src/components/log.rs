@@ -19,6 +19,8 @@ use crate::view::links::{Piece, pieces};
 const BLOCK: usize = 128;
 /// Closer to the end than this counts as being there, in pixels.
 const NEAR_END: i32 = 24;
+/// A scroll this soon after a touch of wheel, key, finger or pointer is the user's, in milliseconds.
+const TOUCH_MS: f64 = 1_000.0;
 
 /// What is in the document already.
 #[derive(Default)]
@@ -52,10 +54,19 @@ pub(super) fn LogView() -> AnyView {
             request_animation_frame(draw_now);
         }
     });
+    // Only the user's own hand stops the following: rows that come and go move the view as well.
+    let last_touch = StoredValue::new_local(f64::NEG_INFINITY);
+    let touch = move || last_touch.set_value(js_sys::Date::now());
     let on_scroll = move |_| {
-        if let Some(element) = body.get_untracked() {
-            let rest = element.scroll_height() - element.scroll_top() - element.client_height();
-            follows.set(rest < NEAR_END);
+        let Some(element) = body.get_untracked() else { return };
+        let rest = element.scroll_height() - element.scroll_top() - element.client_height();
+        let is_by_user = js_sys::Date::now() - last_touch.get_value() < TOUCH_MS;
+        if rest < NEAR_END {
+            follows.set(true);
+        } else if is_by_user {
+            follows.set(false);
+        } else if follows.get_untracked() {
+            element.set_scroll_top(element.scroll_height());
         }
     };
     let to_end = move |_| {
@@ -92,7 +103,18 @@ pub(super) fn LogView() -> AnyView {
                 <LogCopy />
                 <button type="button" title="Download the log" on:click=move |_| save(live)>"⤓"</button>
             </div>
-            <div class="rows" node_ref=body on:scroll=on_scroll tabindex="0" role="log" aria-label="Log lines"></div>
+            <div
+                class="rows"
+                node_ref=body
+                tabindex="0"
+                role="log"
+                aria-label="Log lines"
+                on:scroll=on_scroll
+                on:wheel=move |_| touch()
+                on:touchmove=move |_| touch()
+                on:pointerdown=move |_| touch()
+                on:keydown=move |_| touch()
+            ></div>
             <p class="empty" hidden=has_lines>{emptiness}</p>
             <LogEnd />
         </div>

@@ -51,18 +51,9 @@ impl Wanted {
     /// The worst state of its uploads: a failure, else one that is on its way; `None` when all are done.
     #[must_use]
     pub fn upload_state<'a>(&self, uploads: &'a Uploads) -> Option<&'a Upload> {
-        let mut states = self.uploads.iter().filter_map(|needed| uploads.get(&needed.url));
-        let mut sending = None;
-        states
-            .find_map(|state| match state {
-                Upload::Failed(_) => Some(state),
-                Upload::Sending => {
-                    sending.get_or_insert(state);
-                    None
-                }
-                Upload::Done => None,
-            })
-            .or(sending)
+        let states = || self.uploads.iter().filter_map(|needed| uploads.get(&needed.url));
+        let failed = states().find(|state| matches!(state, Upload::Failed(_)));
+        failed.or_else(|| states().find(|state| matches!(state, Upload::Sending)))
     }
 
     #[must_use]

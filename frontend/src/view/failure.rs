@@ -37,7 +37,10 @@ pub struct Failure {
 pub fn failure(finish: &Finish) -> Option<Failure> {
     let result = &finish.result;
     if result.oom_killed == Some(true) {
-        return Some(Failure { kind: FailureKind::OutOfMemory, message: error_text(result) });
+        return Some(Failure {
+            kind: FailureKind::OutOfMemory,
+            message: own_error(result).unwrap_or_default(),
+        });
     }
     match finish.reason {
         ResultReason::Success => None,
@@ -52,14 +55,8 @@ pub fn failure(finish: &Finish) -> Option<Failure> {
 /// The error as text: the Engine's message, or the worker's own text, else the last lines of the log.
 #[must_use]
 pub fn error_text(result: &JobResult) -> String {
-    let from_engine =
-        |error: &Value| error.pointer("/json/message").and_then(Value::as_str).map(str::to_owned);
-    let text = result.error.as_ref().and_then(|error| match error {
-        Value::String(text) => Some(text.clone()),
-        other => from_engine(other),
-    });
     // Old workers say only "Error"; their log says more.
-    match text.filter(|text| !text.trim().is_empty() && text != "Error") {
+    match own_error(result) {
         Some(text) => text,
         None => {
             let said = |text: &str| {
@@ -70,6 +67,15 @@ pub fn error_text(result: &JobResult) -> String {
             lines.find(|text| said(text)).map_or_else(String::new, |text| text.trim().to_owned())
         }
     }
+}
+
+/// What the result itself says of an error, if it says anything.
+fn own_error(result: &JobResult) -> Option<String> {
+    let text = match result.error.as_ref()? {
+        Value::String(text) => text.as_str(),
+        other => other.pointer("/json/message").and_then(Value::as_str)?,
+    };
+    (!text.trim().is_empty() && text != "Error").then(|| text.to_owned())
 }
 
 fn classify(message: &str, result: &JobResult) -> FailureKind {

@@ -64,7 +64,7 @@ impl Header {
 #[must_use]
 pub fn header(state: &State) -> Header {
     let mut header = of_state(state);
-    if is_cut_off(state) && !matches!(state.wanted, Err(_)) {
+    if is_cut_off(state) && state.wanted.is_ok() {
         // What is shown is as of then.
         let note = "connection lost, trying again";
         header.detail =
