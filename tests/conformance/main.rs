@@ -21,6 +21,7 @@ mod test;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::registry::Mark;
@@ -58,9 +59,10 @@ struct RelayArguments {
     /// How many tests run side by side.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
-    /// A list of tests that are known to fail, each with its reason. One that passes is an error too.
+    /// A list of tests that are known to fail, each with its reason. One that passes is an error too. May be given
+    /// several times.
     #[arg(long)]
-    known: Option<PathBuf>,
+    known: Vec<PathBuf>,
     #[command(flatten)]
     selection: Selection,
 }
@@ -91,14 +93,17 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn relay(arguments: RelayArguments) -> anyhow::Result<ExitCode> {
-    let known = match &arguments.known {
-        Some(path) => known::read(&std::fs::read_to_string(path)?)?,
-        None => known::Known::default(),
-    };
+    let mut known = known::Known::default();
+    for path in &arguments.known {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        known.read(&text).with_context(|| format!("in {}", path.display()))?;
+    }
     let items = registry::selected(arguments.selection.only, &arguments.selection.item);
     anyhow::ensure!(!items.is_empty(), "no test is selected: `dockframe-conformance list` prints them");
     let relay = Relay::new(&arguments.url, arguments.second.as_ref(), &arguments.queue)?
         .with_private_callbacks(arguments.private_callbacks);
+    relay.is_there().await?;
     let begin = std::time::Instant::now();
     let outcomes = runner::run(&items, &relay, usize::from(arguments.parallel), &known).await?;
     let verdict = report::total(&outcomes, begin.elapsed())?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::peers::http::Http;
@@ -36,6 +37,17 @@ impl Relay {
         let addresses = std::iter::once(url).chain(second);
         let addresses = addresses.map(|url| url.as_str().trim_end_matches('/').to_owned()).collect();
         Ok(Self { addresses, prefix: prefix.to_owned(), private_callbacks: false, http: Http::client()? })
+    }
+
+    /// That something answers at each address: otherwise every test would fail for the same reason.
+    ///
+    /// # Errors
+    /// Nothing does.
+    pub(crate) async fn is_there(&self) -> anyhow::Result<()> {
+        for address in &self.addresses {
+            Http::new(address, self.http.clone()).get("/healthz").await.context("there is no relay")?;
+        }
+        Ok(())
     }
 
     pub(crate) fn with_private_callbacks(mut self, allowed: bool) -> Self {

@@ -158,16 +158,27 @@ async fn from_records(t: Test) -> anyhow::Result<()> {
     let answer = answer.is(200)?.json()?;
     let expected = json!({ "state": "Finished", "finishedReason": "Success" });
     same_json("the finished job", &answer["jobs"][&id], &expected)?;
-    let others = answer["otherServers"].as_object().into_iter().flatten().flat_map(|(_, server)| {
-        server["workers"].as_object().into_iter().flatten().map(|(id, _)| id.clone()).collect::<Vec<_>>()
-    });
-    let local = answer["localWorkers"].as_object().into_iter().flatten().map(|(id, _)| id.clone());
-    let workers: Vec<_> = local.chain(others).collect();
-    same("workers", &workers, &vec![worker.id.clone()])?;
+    // A worker of another instance is heard of a little later.
+    wait::until("the worker among all servers' workers", SOON, async || {
+        let path = format!("/q/{queue}/status");
+        let answer = http.get(&path).await.and_then(|answer| answer.is(200)?.json());
+        let workers = workers_of(&answer.map_err(|error| error.to_string())?);
+        if workers == [worker.id.as_str()] { Ok(()) } else { Err(format!("{workers:?}")) }
+    })
+    .await?;
     let empty = answer["otherServers"]
         .as_object()
         .into_iter()
         .flatten()
         .find(|(_, server)| server["workers"] == json!({}));
     same("other servers without workers", &empty.map(|(_, server)| server), &None::<&Value>)
+}
+
+/// The ids of the workers of this server and of all others.
+fn workers_of(status: &Value) -> Vec<String> {
+    let names =
+        |map: &Value| map.as_object().into_iter().flatten().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+    let others = status["otherServers"].as_object().into_iter().flatten();
+    let others = others.flat_map(|(_, server)| names(&server["workers"]));
+    names(&status["localWorkers"]).into_iter().chain(others).collect()
 }
