@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{get, post};
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{App, blobs, files, jobs, logs, mcp, queues, site, stream};
@@ -67,9 +67,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/{queue}/metrics", get(queues::metrics))
         .route("/{queue}/j/{job}/result.json", get(jobs::result_in_queue))
         // Tools of language models.
-        .route("/mcp", any(mcp::serve))
-        .route("/mcp/health", get(mcp::health))
-        .route("/mcp/info", get(mcp::info))
+        .merge(mcp::routes())
         // The site.
         .route("/docs", get(site::docs))
         .route("/llms.txt", get(site::llms))

@@ -123,7 +123,7 @@ async fn a_model_submits_follows_and_reads_a_job() {
 async fn a_model_that_asks_for_nonsense_is_told_so() {
     let relay = TestRelay::start().await;
     let (fine, told) = call(&relay, "submit_job", json!({"image": "a", "gitRepo": "b"})).await;
-    assert!(!fine && told["success"] == false && told["troubleshooting"].is_string(), "{told}");
+    assert!(!fine && told["success"] == false && told["troubleshooting"].is_array(), "{told}");
     let (fine, _) = call(&relay, "submit_job", json!({"command": "x"})).await;
     assert!(!fine);
 }
@@ -156,4 +156,99 @@ async fn a_queue_is_a_resource() {
     let answer = post(&relay, &read).await.pop().unwrap();
     let text = answer["result"]["contents"][0]["text"].as_str().unwrap();
     assert!(serde_json::from_str::<Value>(text).unwrap()["data"]["J1"].is_object());
+}
+
+/// Status, content type, and the body as JSON.
+async fn ask(request: reqwest::RequestBuilder) -> (u16, String, Value) {
+    let answer = request.send().await.unwrap();
+    let kind = answer.headers().get("content-type").map_or("", |kind| kind.to_str().unwrap()).to_owned();
+    (answer.status().as_u16(), kind, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default())
+}
+
+fn ping(id: u64) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "ping"})
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_no_events_gets_plain_json() {
+    let relay = TestRelay::start().await;
+    let post = |body: Value| {
+        let request = http().post(relay.url("/mcp")).header("accept", "application/json");
+        request.header("content-type", "application/json; charset=utf-8").body(body.to_string())
+    };
+    let (status, kind, body) = ask(post(ping(1))).await;
+    assert_eq!((status, kind.as_str()), (200, "application/json"));
+    assert_eq!(body, json!({"jsonrpc": "2.0", "id": 1, "result": {}}));
+    let (_, _, body) = ask(post(json!([ping(1)]))).await;
+    assert_eq!(body, json!([{"jsonrpc": "2.0", "id": 1, "result": {}}]));
+    let (_, _, body) = ask(post(json!([ping(1), ping(2)]))).await;
+    assert_eq!(body.as_array().map(Vec::len), Some(2));
+    // Following without anybody to tell works too.
+    let id = relay.submit("q1", json!({"definition": {"image": "a"}})).await;
+    let follow = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "follow_job",
+        "arguments": {"jobId": id, "queue": "q1", "timeoutSeconds": 0.1}, "_meta": {"progressToken": 1}}});
+    let (status, _, body) = ask(post(follow)).await;
+    assert_eq!((status, &body["id"]), (200, &json!(1)));
+}
+
+#[tokio::test]
+async fn requests_outside_the_protocol_are_refused_as_json_rpc_errors() {
+    let relay = TestRelay::start().await;
+    let post = |name: &'static str, value: &'static str| {
+        http().post(relay.url("/mcp")).header(name, value).body(ping(1).to_string())
+    };
+    let initialize = json!({"jsonrpc": "2.0", "id": 2, "method": "initialize"});
+    let batch = http().post(relay.url("/mcp")).body(json!([ping(1), initialize]).to_string());
+    for (request, status, code) in [
+        (post("content-type", "text/plain"), 415, -32_000),
+        (post("accept", "text/html"), 406, -32_000),
+        (post("mcp-protocol-version", "1999-01-01"), 400, -32_000),
+        (http().get(relay.url("/mcp")).header("accept", "application/json"), 406, -32_000),
+        (batch, 400, -32_600),
+        (http().post(relay.url("/mcp")).body("5"), 400, -32_600),
+        (http().post(relay.url("/mcp")).body("[]"), 400, -32_600),
+        (http().post(relay.url("/mcp")).body(r#"{"id":1,"method":"ping"}"#), 400, -32_600),
+    ] {
+        let (came, _, body) = ask(request).await;
+        assert_eq!((came, &body["error"]["code"], &body["id"]), (status, &json!(code), &Value::Null));
+    }
+    let fine = post("mcp-protocol-version", "2025-06-18").send().await.unwrap();
+    assert_eq!(fine.status(), 200);
+}
+
+#[tokio::test]
+async fn the_other_ways_in_are_answered() {
+    let relay = TestRelay::start().await;
+    let stream = http().get(relay.url("/mcp")).header("accept", "text/event-stream").send().await.unwrap();
+    assert_eq!(
+        (stream.status().as_u16(), &stream.headers()["content-type"]),
+        (200, &"text/event-stream".parse().unwrap())
+    );
+    assert_eq!(stream.headers()["cache-control"], "no-cache");
+    let deleted = http().delete(relay.url("/mcp")).send().await.unwrap();
+    assert_eq!((deleted.status().as_u16(), deleted.text().await.unwrap()), (200, String::new()));
+    assert_eq!(relay.get_json("/mcp/health").await["status"], "healthy");
+    assert_eq!(relay.get_json("/mcp/info").await["tools"].as_array().map(Vec::len), Some(6));
+    let error = Peer::try_connect(&relay.address, "/mcp/ws", &[]).await.err();
+    assert!(error.is_some(), "no socket lists queues");
+}
+
+#[tokio::test]
+async fn what_cannot_be_followed_is_an_error_of_the_call_and_an_unknown_job_has_no_state() {
+    let relay = TestRelay::start().await;
+    for arguments in [json!({}), json!({"jobId": "J1"}), json!({"jobId": "J1", "queue": ""})] {
+        let params = json!({"name": "follow_job", "arguments": arguments});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let answer = post(&relay, &body).await.pop().unwrap();
+        assert_eq!(answer["error"]["code"], -32_603, "{answer}");
+    }
+    let (fine, status) = call(&relay, "get_job_status", json!({"jobId": "nobody", "queue": "q1"})).await;
+    assert!(fine);
+    assert_eq!((&status["status"], &status["result"]), (&json!({}), &Value::Null));
+    let (_, listed) = call(&relay, "list_jobs", json!({"queue": "q1", "limit": 500})).await;
+    assert_eq!(listed["filters"], json!({"limit": 500}), "a limit is not clamped");
+    let id = relay.submit("q1", json!({"definition": {"image": "a"}})).await;
+    let (fine, cancelled) = call(&relay, "cancel_job", json!({"jobId": id, "queue": "q1"})).await;
+    assert!(fine && cancelled["success"] == true);
+    assert_eq!(relay.get_json("/q/q1").await, json!({"data": {}}));
 }

@@ -1,4 +1,7 @@
-//! JSON-RPC in, events out.
+//! The transport: Streamable HTTP without sessions.
+//!
+//! A POST is answered as events where the caller takes them, what a running call has to say first and the replies in
+//! the order of their requests, else as plain JSON without it. A caller that goes ends its calls.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,155 +11,180 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, StreamExt as _};
+use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::super::App;
-use super::super::blobs::origin;
-use super::describe;
-use super::tools::{self, Caller, RpcError};
+use super::Caller;
+use super::methods::{self, Notifier};
+use super::rpc::{self, Incoming, RpcError, TRANSPORT_ERROR};
+use crate::http::App;
+use crate::http::blobs::origin;
 
-/// Versions of the protocol that are spoken, the newest first.
-const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// Calls in one batch.
-const MAX_BATCH: usize = 64;
-/// Events that wait for a slow reader.
-const WAITING: usize = 64;
+/// How often a listener without calls is sent a sign of life.
 const PING: Duration = Duration::from_secs(30);
+/// How often a call that has nothing to say sends a comment, so that no proxy closes it.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Messages that wait for a slow caller before its call waits too.
+const BACKLOG: usize = 64;
+const EVENTS: &str = "text/event-stream";
+const JSON: &str = "application/json";
 
-const PARSE_ERROR: i64 = -32_700;
-const INVALID_REQUEST: i64 = -32_600;
-const METHOD_NOT_FOUND: i64 = -32_601;
-
-pub(crate) async fn serve(
+pub(super) async fn endpoint(
     State(app): State<Arc<App>>,
     method: Method,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
     match method {
-        Method::POST => post(&app, &headers, &body),
-        Method::GET => pings(&app),
+        Method::POST => match body {
+            Ok(body) => post(app, &headers, &body).await.into_response(),
+            Err(rejection) => Refusal::new(rejection.status(), rejection.body_text()).into_response(),
+        },
+        Method::GET => get(&app, &headers).into_response(),
+        Method::HEAD => ([(header::CONTENT_TYPE, EVENTS)], ()).into_response(),
         Method::DELETE => StatusCode::OK.into_response(),
         _ => {
-            let answer = error(&Value::Null, -32_000, "Method not allowed.");
             let allow = [(header::ALLOW, "GET, POST, DELETE")];
-            (StatusCode::METHOD_NOT_ALLOWED, allow, Json(answer)).into_response()
+            (allow, Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.")).into_response()
         }
     }
 }
 
-pub(crate) async fn health() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
-}
+/// A refusal of the whole request.
+struct Refusal(StatusCode, RpcError);
 
-pub(crate) async fn info() -> Json<Value> {
-    Json(json!({ "name": "dockframe", "version": env!("CARGO_PKG_VERSION"), "endpoint": "/mcp",
-        "description": "Runs Docker containers as jobs of a queue, and reads what came of them" }))
-}
-
-fn error(id: &Value, code: i64, message: &str) -> Value {
-    json!({ "jsonrpc": "2.0", "error": { "code": code, "message": message }, "id": id })
-}
-
-fn bad(code: i64, message: &str) -> Response {
-    (StatusCode::BAD_REQUEST, Json(error(&Value::Null, code, message))).into_response()
-}
-
-/// Nothing comes here by itself but signs of life.
-fn pings(app: &App) -> Response {
-    let stop = app.service.stopping().clone();
-    let ticks = futures_util::stream::unfold(stop, |stop| async move {
-        tokio::select! {
-            () = tokio::time::sleep(PING) => {}
-            () = stop.cancelled() => return None,
-        }
-        Some((Ok::<_, Infallible>(Event::default().event("ping")), stop))
-    });
-    events(Sse::new(ticks).into_response())
-}
-
-fn events(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
-}
-
-fn post(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -> Response {
-    let Ok(message) = serde_json::from_slice::<Value>(body) else {
-        return bad(PARSE_ERROR, "the body is not JSON");
-    };
-    let messages = match message {
-        Value::Array(batch) if batch.is_empty() || batch.len() > MAX_BATCH => {
-            return bad(INVALID_REQUEST, "a batch has 1 to 64 messages");
-        }
-        Value::Array(batch) => batch,
-        one => vec![one],
-    };
-    if messages.iter().any(|message| !message.is_object()) {
-        return bad(INVALID_REQUEST, "a message is a JSON-RPC object");
-    }
-    // Notifications and answers need none; only requests have a method and an id.
-    let requests: Vec<Value> = messages
-        .into_iter()
-        .filter(|message| {
-            message.get("method").is_some() && message.get("id").is_some_and(|id| !id.is_null())
-        })
-        .collect();
-    if requests.is_empty() {
-        return (StatusCode::ACCEPTED, Json(Value::Null)).into_response();
-    }
-    let (sender, receiver) = mpsc::channel::<Value>(WAITING);
-    let caller = Caller { app: Arc::clone(app), origin: origin(app, headers), notices: sender.clone() };
-    let stop = app.service.stopping().clone();
-    app.service.tasks().spawn(async move {
-        for request in requests {
-            let answer = tokio::select! {
-                answer = answer(&caller, &request) => answer,
-                // The reader is gone, or the relay stops.
-                () = sender.closed() => return,
-                () = stop.cancelled() => return,
-            };
-            if sender.send(answer).await.is_err() {
-                return;
-            }
-        }
-    });
-    let answers = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        let message = receiver.recv().await?;
-        let event = Event::default().event("message").data(message.to_string());
-        Some((Ok::<_, Infallible>(event), receiver))
-    });
-    events(Sse::new(answers).keep_alive(KeepAlive::new().interval(PING)).into_response())
-}
-
-async fn answer(caller: &Caller, request: &Value) -> Value {
-    let id = request.get("id").cloned().unwrap_or_default();
-    let none = Value::Null;
-    let params = request.get("params").unwrap_or(&none);
-    let outcome = match request.get("method").and_then(Value::as_str).unwrap_or_default() {
-        "initialize" => Ok(initialize(params)),
-        "ping" | "logging/setLevel" => Ok(json!({})),
-        "tools/list" => Ok(json!({ "tools": describe::tools() })),
-        "tools/call" => tools::call(caller, params).await,
-        "resources/list" => Ok(json!({ "resources": [describe::resource()] })),
-        "resources/templates/list" => Ok(json!({ "resourceTemplates": [] })),
-        "resources/read" => tools::read_resource(caller, params).await,
-        _ => Err(RpcError { code: METHOD_NOT_FOUND, message: "Method not found".to_owned() }),
-    };
-    match outcome {
-        Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
-        Err(RpcError { code, message }) => error(&id, code, &message),
+impl Refusal {
+    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self(status, RpcError::new(TRANSPORT_ERROR, why))
     }
 }
 
-fn initialize(params: &Value) -> Value {
-    let asked = params.get("protocolVersion").and_then(Value::as_str).unwrap_or_default();
-    let version = VERSIONS.into_iter().find(|known| *known == asked).unwrap_or(VERSIONS[0]);
-    json!({
-        "protocolVersion": version,
-        "capabilities": { "tools": {}, "resources": {}, "logging": {} },
-        "serverInfo": { "name": "dockframe", "version": env!("CARGO_PKG_VERSION") },
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1.reply_to(&Value::Null))).into_response()
+    }
+}
+
+/// Whether the caller takes this type; without the header it takes all.
+fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    let mut named = headers.get_all(header::ACCEPT).iter().peekable();
+    if named.peek().is_none() {
+        return true;
+    }
+    let family = kind.split('/').next().unwrap_or_default();
+    named.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|range| {
+        let range = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        range == kind || range == "*/*" || range.strip_suffix("/*") == Some(family)
     })
+}
+
+fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(version) = headers.get("mcp-protocol-version") else { return Ok(()) };
+    if version.to_str().is_ok_and(methods::is_supported) {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::BAD_REQUEST, "Bad Request: this protocol version is not supported"))
+}
+
+fn get(app: &Arc<App>, headers: &HeaderMap) -> Result<Response, Refusal> {
+    if !accepts(headers, EVENTS) {
+        let why = "Not Acceptable: the answer is text/event-stream";
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, why));
+    }
+    check_version(headers)?;
+    let pings = stream::unfold((), |()| async {
+        tokio::time::sleep(PING).await;
+        Some((Ok::<_, Infallible>(Event::default().event("ping")), ()))
+    });
+    let stop = app.service.stopping().clone();
+    Ok(Sse::new(pings.take_until(stop.cancelled_owned())).into_response())
+}
+
+async fn post(app: Arc<App>, headers: &HeaderMap, body: &[u8]) -> Result<Response, Refusal> {
+    // Who says nothing means JSON.
+    let media = headers.get(header::CONTENT_TYPE).map_or(JSON, |value| value.to_str().unwrap_or_default());
+    let media = media.split(';').next().unwrap_or_default().trim();
+    if !media.eq_ignore_ascii_case(JSON) {
+        let why = "Unsupported Media Type: Content-Type must be application/json";
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+    let takes_events = accepts(headers, EVENTS);
+    if !takes_events && !accepts(headers, JSON) {
+        let why = "Not Acceptable: the answer is application/json or text/event-stream";
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, why));
+    }
+    check_version(headers)?;
+    let incoming = Incoming::read(body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error))?;
+    if incoming.requests.is_empty() {
+        return Ok((StatusCode::ACCEPTED, Json(json!(null))).into_response());
+    }
+    let caller = Caller { origin: origin(&app, headers), app };
+    if takes_events { Ok(as_events(caller, incoming)) } else { Ok(as_json(&caller, incoming).await) }
+}
+
+fn as_events(caller: Caller, incoming: Incoming) -> Response {
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    let tasks = caller.app.service.tasks().clone();
+    tasks.spawn(async move {
+        let stop = caller.app.service.stopping().clone();
+        let answered = async {
+            for request in &incoming.requests {
+                let notifier = Notifier::new(sender.clone(), request);
+                let outcome = methods::answer(&caller, request, &notifier).await;
+                drop(sender.send(rpc::reply(request, &outcome)).await);
+            }
+        };
+        tokio::select! {
+            () = answered => {}
+            () = sender.closed() => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    let events = stream::unfold(receiver, |mut receiver: mpsc::Receiver<Value>| async move {
+        let message = receiver.recv().await?;
+        Some((Ok::<_, Infallible>(Event::default().event("message").data(message.to_string())), receiver))
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+async fn as_json(caller: &Caller, incoming: Incoming) -> Response {
+    let (sender, receiver) = mpsc::channel(1);
+    // There is no place for what comes before the reply.
+    drop(receiver);
+    let mut replies = Vec::with_capacity(incoming.requests.len());
+    for request in &incoming.requests {
+        let notifier = Notifier::new(sender.clone(), request);
+        let outcome = methods::answer(caller, request, &notifier).await;
+        replies.push(rpc::reply(request, &outcome));
+    }
+    match replies.pop() {
+        Some(only) if !incoming.is_batch && replies.is_empty() => Json(only).into_response(),
+        last => {
+            replies.extend(last);
+            Json(replies).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn types_are_accepted_by_name_by_family_and_without_a_header() {
+        let accepted = |value: &'static str, kind: &str| {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(value))]);
+            accepts(&headers, kind)
+        };
+        assert!(accepts(&HeaderMap::new(), EVENTS));
+        assert!(accepted("application/json, text/event-stream", EVENTS));
+        assert!(accepted("Text/Event-Stream;q=0.5", EVENTS));
+        assert!(accepted("*/*", JSON) && accepted("application/*", JSON));
+        assert!(!accepted("text/html", JSON) && !accepted("application/json", EVENTS));
+    }
 }
