@@ -214,12 +214,21 @@ impl View for Sight<'_> {
     }
 
     fn slot(&self, namespace: &Namespace) -> Seen<'_, Slot> {
-        // All namespaces and workers of a queue are live, so what is not here is nowhere.
-        Ok(self
-            .cache
-            .slots
-            .get(namespace)
-            .map(|known| Versioned { revision: known.revision, value: &known.value }))
+        // All namespaces and workers of a queue are live, so what is not here is nowhere; unless the store has just
+        // said otherwise.
+        let known = self.cache.slots.get(namespace);
+        let known = known.map(|known| Versioned { revision: known.revision, value: &known.value });
+        let looked = match self.looked.get(&Key::Slot(namespace.clone())) {
+            Some(Some(Versioned { revision, value: Entry::Slot(slot) })) => {
+                Some(Versioned { revision: *revision, value: slot })
+            }
+            _ => None,
+        };
+        Ok(match (known, looked) {
+            (Some(known), Some(looked)) if looked.revision > known.revision => Some(looked),
+            (None, looked) => looked,
+            (known, _) => known,
+        })
     }
 
     fn worker(&self, worker: &WorkerId) -> Seen<'_, WorkerRecord> {

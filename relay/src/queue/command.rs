@@ -76,7 +76,12 @@ pub(crate) enum Command {
         worker: WorkerId,
     },
     /// A callback was tried.
-    Called { job: JobId, namespace: Namespace, kind: CallbackKind, outcome: Called },
+    Called {
+        job: JobId,
+        namespace: Namespace,
+        kind: CallbackKind,
+        outcome: Called,
+    },
     /// Time passed: do what is due for this job.
     /// Nothing of a worker is judged lost earlier than its time after `healthy_since`: since then this relay could
     /// have heard of it.
@@ -140,6 +145,9 @@ pub(crate) enum Ending {
 pub(crate) trait Ids {
     /// Unique for ever, unguessable.
     fn lease(&mut self) -> LeaseId;
+
+    /// Another number each time, for a while: tells what was made anew from what was there before.
+    fn nonce(&mut self) -> u64;
 }
 
 /// What is to be written, when to look again, whom to tell, what to answer.
@@ -148,7 +156,17 @@ pub(crate) struct Decision {
     pub writes: Vec<Write>,
     pub due: Vec<Due>,
     pub effects: Vec<Effect>,
+    /// What it was decided on, with revisions.
+    pub reads: Vec<(Key, u64)>,
     pub reply: Reply,
+}
+
+impl Decision {
+    /// Whether what it only read has to be compared too, where others write as well. One that writes nothing is
+    /// compared with nothing; and a look that overlooks something takes the due entry away all the same.
+    pub(crate) fn hangs_on_reads(&self, command: &Command) -> bool {
+        self.writes.is_empty() || matches!(command, Command::Look { .. })
+    }
 }
 
 /// One compare-and-set.

@@ -316,9 +316,9 @@ pub(crate) struct Slot {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub number: u64,
-    /// When it is to be replaced, since a newer one came.
+    /// When a newer one came: after a delay by its age then, it is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replaced_at: Option<Timestamp>,
+    pub superseded: Option<Timestamp>,
 }
 
 impl Slot {

@@ -13,7 +13,7 @@ mod old;
 mod reads;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dockframe_shared::protocol::{Done, LeaseRevoke, RelayMessage};
@@ -117,6 +117,11 @@ pub(crate) struct SharedRecord {
 struct RandomIds;
 
 impl Ids for RandomIds {
+    fn nonce(&mut self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn lease(&mut self) -> LeaseId {
         let random: [u8; 16] = rand::random();
         let text = dockframe_shared::ids::hex(&random);
@@ -287,6 +292,11 @@ impl Service {
                     continue;
                 }
             };
+            if decision.hangs_on_reads(command)
+                && self.is_outdated(queue, &decision.reads, &mut looked).await?
+            {
+                continue;
+            }
             if decision.writes.is_empty() && decision.due.is_empty() && with.done.is_none() {
                 self.perform(queue, decision.effects).await;
                 return Ok(decision.reply);
@@ -302,8 +312,11 @@ impl Service {
                     let Decision { writes, effects, reply, .. } = decision;
                     {
                         let mut cache = queue.cache();
-                        for Write { key, revision, entry, live, .. } in writes {
-                            cache.put(&key, revision, entry, live, now);
+                        for Write { key, expected, revision, entry, live } in writes {
+                            // Only compared: it was not there, and is not.
+                            if expected > 0 || entry.is_some() {
+                                cache.put(&key, revision, entry, live, now);
+                            }
                         }
                     }
                     self.perform(queue, effects).await;
@@ -323,6 +336,35 @@ impl Service {
             }
         }
         Err(Error::Overtaken)
+    }
+
+    /// Whether others have written what such a decision was made on: then it is learned. Where this
+    /// process is the only writer, what it knows is what there is.
+    async fn is_outdated(
+        self: &Arc<Self>,
+        queue: &Arc<OpenQueue>,
+        reads: &[(Key, u64)],
+        looked: &mut Looked,
+    ) -> Result<bool, Error> {
+        if self.store.others().is_none() {
+            return Ok(false);
+        }
+        let mut outdated = false;
+        for (key, revision) in reads {
+            let stored = self.store.read(queue.digest, key.clone()).await?;
+            if stored.as_ref().map_or(0, |stored| stored.revision) == *revision {
+                continue;
+            }
+            let found = stored
+                .map(|stored| {
+                    let value = decode_entry(key, &stored.bytes)?;
+                    Ok::<_, StoreError>(Versioned { revision: stored.revision, value })
+                })
+                .transpose()?;
+            self.learn(queue, key.clone(), found, looked).await;
+            outdated = true;
+        }
+        Ok(outdated)
     }
 
     /// Another process, or another task, wrote this. A task of this process performs the effects itself; where it may

@@ -1,5 +1,6 @@
 //! A decision in the making: reads see what the same decision has already changed.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use dockframe_shared::{JobId, LeaseId, Namespace, Timestamp, WorkerId};
@@ -14,13 +15,23 @@ pub(super) struct Draft<'a, V> {
     pub(super) now: Timestamp,
     /// Expected revision and new value of what is changed.
     changes: BTreeMap<Key, (u64, Option<Entry>)>,
+    /// Revisions of what was looked at.
+    reads: RefCell<BTreeMap<Key, u64>>,
     due: Vec<Due>,
     effects: Vec<Effect>,
 }
 
 impl<'a, V: View> Draft<'a, V> {
     pub(super) fn new(view: &'a V, now: Timestamp, ids: &'a mut dyn Ids) -> Self {
-        Self { view, ids, now, changes: BTreeMap::new(), due: Vec::new(), effects: Vec::new() }
+        Self {
+            view,
+            ids,
+            now,
+            changes: BTreeMap::new(),
+            reads: RefCell::default(),
+            due: Vec::new(),
+            effects: Vec::new(),
+        }
     }
 
     pub(super) fn new_lease_id(&mut self) -> LeaseId {
@@ -31,20 +42,34 @@ impl<'a, V: View> Draft<'a, V> {
         match self.changes.get(&Key::Record(job.clone())) {
             Some((_, Some(Entry::Record(record)))) => Ok(Some((**record).clone())),
             Some(_) => Ok(None),
-            None => Ok(self.view.record(job)?.map(|seen| seen.value.clone())),
+            None => {
+                let seen = self.view.record(job)?;
+                self.saw(Key::Record(job.clone()), seen.as_ref().map(|seen| seen.revision));
+                Ok(seen.map(|seen| seen.value.clone()))
+            }
         }
+    }
+
+    fn saw(&self, key: Key, revision: Option<u64>) {
+        self.reads.borrow_mut().insert(key, revision.unwrap_or(0));
     }
 
     pub(super) fn slot(&self, namespace: &Namespace) -> Result<Slot, Need> {
         match self.changes.get(&Key::Slot(namespace.clone())) {
             Some((_, Some(Entry::Slot(slot)))) => Ok(slot.clone()),
             Some(_) => Ok(Slot::default()),
-            None => Ok(self.view.slot(namespace)?.map(|seen| seen.value.clone()).unwrap_or_default()),
+            None => {
+                let seen = self.view.slot(namespace)?;
+                self.saw(Key::Slot(namespace.clone()), seen.as_ref().map(|seen| seen.revision));
+                Ok(seen.map(|seen| seen.value.clone()).unwrap_or_default())
+            }
         }
     }
 
     pub(super) fn worker(&self, worker: &WorkerId) -> Result<Option<WorkerRecord>, Need> {
-        Ok(self.view.worker(worker)?.map(|seen| seen.value.clone()))
+        let seen = self.view.worker(worker)?;
+        self.saw(Key::Worker(worker.clone()), seen.as_ref().map(|seen| seen.revision));
+        Ok(seen.map(|seen| seen.value.clone()))
     }
 
     pub(super) fn job_of(&self, lease: &LeaseId) -> Result<Option<JobId>, Need> {
@@ -132,10 +157,11 @@ impl<'a, V: View> Draft<'a, V> {
             if namespace.is_default() {
                 continue;
             }
+            // Written also where the job does not seem to be in it: what is known of the slot may be old, and only
+            // what is written is compared.
             let mut slot = self.slot(namespace)?;
-            if slot.holders.remove(job).is_some() {
-                self.put_slot(namespace, slot)?;
-            }
+            slot.holders.remove(job);
+            self.put_slot(namespace, slot)?;
         }
         Ok(())
     }
@@ -145,21 +171,31 @@ impl<'a, V: View> Draft<'a, V> {
         let writes = self
             .changes
             .into_iter()
-            // Made and taken away within one decision.
-            .filter(|(key, (expected, entry))| *expected > 0 || entry.is_some() || matches!(key, Key::Run(_)))
+            // Made and taken away within one decision. That a slot is not there is compared as well.
+            .filter(|(key, (expected, entry))| {
+                *expected > 0 || entry.is_some() || matches!(key, Key::Run(_) | Key::Slot(_))
+            })
             .map(|(key, (expected, entry))| {
                 let live = match &entry {
                     Some(Entry::Record(record)) => record.is_live(now),
                     Some(Entry::Slot(_) | Entry::Worker(_)) => true,
                     Some(Entry::Run(_)) | None => false,
                 };
-                let revision = next_revision(expected, now);
+                let mut revision = next_revision(expected, now);
+                if expected == 0 && matches!(key, Key::Slot(_)) {
+                    // Slots come and go within a millisecond: nobody may take a new one for the one it knew.
+                    revision = (revision << NONCE_BITS) | (self.ids.nonce() & ((1 << NONCE_BITS) - 1));
+                }
                 Write { key, expected, revision, entry, live }
             })
             .collect();
-        Decision { writes, due: self.due, effects: self.effects, reply }
+        let reads = self.reads.into_inner().into_iter().collect();
+        Decision { writes, due: self.due, effects: self.effects, reads, reply }
     }
 }
+
+/// Revisions stay below 2^53, which every store can compare.
+const NONCE_BITS: u32 = 12;
 
 /// A new thing begins at the time's milliseconds: so its revisions are above those of one of the same name that
 /// was taken away before, and watchers never see a revision go down.

@@ -138,12 +138,19 @@ fn replace_superseded<V: View>(draft: &mut Draft<'_, V>, job: &JobId) -> Result<
         let mut slot = draft.slot(namespace)?;
         let newer_stands = slot.supersedes(job);
         let Some(place) = slot.holders.get_mut(job) else { continue };
-        match place.replaced_at {
-            Some(at) if newer_stands && at <= draft.now => lost.push(namespace.clone()),
-            Some(at) if newer_stands => draft.look_at(job, at),
+        match place.superseded {
+            Some(since) if newer_stands => {
+                let age = since.since(record.queued_time);
+                let at = since.plus_millis(timing::replacement_delay(age));
+                if at <= draft.now {
+                    lost.push(namespace.clone());
+                } else {
+                    draft.look_at(job, at);
+                }
+            }
             // The newer one is gone again: this one is the newest once more.
             Some(_) => {
-                place.replaced_at = None;
+                place.superseded = None;
                 draft.put_slot(namespace, slot)?;
             }
             None => {}

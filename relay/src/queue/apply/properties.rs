@@ -226,7 +226,7 @@ fn check(queue: &Queue, seen: &mut Seen, may_end: Option<&JobId>) -> Result<(), 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
     fn no_sequence_of_commands_breaks_the_invariants(steps in prop::collection::vec(step(), 1..60)) {

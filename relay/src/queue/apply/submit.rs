@@ -83,11 +83,11 @@ fn rerun<V: View>(
         let mut slot = draft.slot(namespace)?;
         if !slot.holders.contains_key(job) {
             holder.number = 0;
-            slot.holders.insert(job.clone(), Place { number: 0, replaced_at: None });
+            slot.holders.insert(job.clone(), Place { number: 0, superseded: None });
         }
         let superseded = slot.supersedes(job);
         if let Some(place) = slot.holders.get_mut(job).filter(|_| superseded) {
-            place.replaced_at = Some(draft.now);
+            place.superseded = Some(draft.now);
             draft.look_at(job, draft.now);
         }
         draft.put_slot(namespace, slot)?;
@@ -136,15 +136,19 @@ fn hold<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, mut record: Record) 
         let mut slot = draft.slot(namespace)?;
         slot.last += 1;
         number = slot.last;
-        slot.holders.insert(job.clone(), Place { number, replaced_at: None });
+        slot.holders.insert(job.clone(), Place { number, superseded: None });
         for (other, place) in &mut slot.holders {
-            if other == job || place.replaced_at.is_some() {
+            if other == job || place.superseded.is_some() {
                 continue;
             }
-            let Some(older) = draft.record(other)?.filter(Record::is_going) else { continue };
-            let at = now.plus_millis(timing::replacement_delay(now.since(older.queued_time)));
-            place.replaced_at = Some(at);
-            superseded.push((other.clone(), at));
+            place.superseded = Some(now);
+            // What is known of the other may be old, and nothing of it is compared when this is committed: its own
+            // look decides.
+            let delay = draft
+                .record(other)?
+                .filter(Record::is_going)
+                .map_or(0, |older| timing::replacement_delay(now.since(older.queued_time)));
+            superseded.push((other.clone(), now.plus_millis(delay)));
         }
         draft.put_slot(namespace, slot)?;
     }
@@ -175,10 +179,9 @@ fn hold<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, mut record: Record) 
     draft.effect(Effect::Changed(job.clone()));
 
     for (other, at) in superseded {
+        draft.look_at(&other, at);
         if at <= now {
             replace_in(draft, &other, std::slice::from_ref::<Namespace>(namespace))?;
-        } else {
-            draft.look_at(&other, at);
         }
     }
     Ok(())

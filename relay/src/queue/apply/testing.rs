@@ -15,6 +15,11 @@ use crate::queue::view::{Entry, Key, Need, Seen, Versioned, View};
 pub(super) struct Counting(u64);
 
 impl Ids for Counting {
+    fn nonce(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+
     fn lease(&mut self) -> LeaseId {
         self.0 += 1;
         LeaseId::new(format!("lease-{}", self.0)).unwrap()
