@@ -7,11 +7,13 @@
 use std::collections::HashMap;
 
 use dockframe_shared::protocol::Registration;
-use dockframe_shared::{InstanceId, Timestamp, WorkerId};
+use dockframe_shared::{InstanceId, JobId, Timestamp, WorkerId};
 use serde::{Deserialize, Serialize};
 
 /// How often each relay tells its workers.
 pub(crate) const TOLD_EVERY_MS: i64 = 5_000;
+/// Declined jobs that are told of each worker; those who want to know of more ask its own relay.
+pub(crate) const TOLD_DECLINES: usize = 100;
 /// A list counts for so long (`jobs-and-states` 5.1).
 const COUNTS_MS: i64 = 30_000;
 
@@ -23,6 +25,9 @@ pub(crate) struct Elsewhere {
     pub leases: Option<TakesLeases>,
     /// When something came from it.
     pub last_frame: Timestamp,
+    /// Jobs that it does not want now, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub declined: Vec<(JobId, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,6 +74,21 @@ impl Lists {
         self.0.values().flat_map(|(_, workers)| workers)
     }
 
+    /// Why a worker elsewhere does not want the job now, if it said so.
+    pub(crate) fn declined(&self, job: &JobId, worker: &WorkerId, instance: &InstanceId) -> Option<&str> {
+        let declined = self
+            .workers()
+            .filter(|other| other.registration.id == *worker)
+            .filter(|other| other.leases.as_ref().is_some_and(|leases| leases.instance == *instance))
+            .flat_map(|other| &other.declined);
+        { declined }.find(|(declined, _)| declined == job).map(|(_, why)| why.as_str())
+    }
+
+    /// Whether a worker of the old way has a socket elsewhere.
+    pub(crate) fn has_old(&self, worker: &WorkerId) -> bool {
+        self.workers().any(|other| other.leases.is_none() && other.registration.id == *worker)
+    }
+
     /// Whether another process than this one stands for the worker, and lives.
     pub(crate) fn is_taken(&self, worker: &WorkerId, instance: &InstanceId, alive_since: Timestamp) -> bool {
         let alive_since = alive_since.plus_millis(-TOLD_EVERY_MS);
@@ -92,6 +112,7 @@ mod tests {
             registration: serde_json::from_value(registration).unwrap(),
             leases: Some(TakesLeases { instance: InstanceId::new("p1").unwrap(), session: 1, full: false }),
             last_frame: Timestamp::from_millis(time),
+            declined: vec![(JobId::new("j1").unwrap(), "too big".to_owned())],
         }
     }
 
@@ -107,6 +128,24 @@ mod tests {
         assert_eq!(lists.workers().count(), 1);
         assert!(lists.put("b".to_owned(), Vec::new(), at(30_010)));
         assert_eq!(lists.workers().count(), 0);
+    }
+
+    #[test]
+    fn what_a_worker_elsewhere_declined_is_known() {
+        let mut lists = Lists::default();
+        let old = Elsewhere { leases: None, ..worker("old", 1) };
+        lists.put("a".to_owned(), vec![worker("w1", 1), old], Timestamp::default());
+        let declined = |job: &str, id: &str, instance: &str| {
+            let (id, instance) = (WorkerId::new(id).unwrap(), InstanceId::new(instance).unwrap());
+            lists.declined(&JobId::new(job).unwrap(), &id, &instance).map(str::to_owned)
+        };
+        assert_eq!(declined("j1", "w1", "p1").as_deref(), Some("too big"));
+        for (job, id, instance) in [("j2", "w1", "p1"), ("j1", "w2", "p1"), ("j1", "w1", "restarted")] {
+            assert_eq!(declined(job, id, instance), None);
+        }
+        assert!(
+            lists.has_old(&WorkerId::new("old").unwrap()) && !lists.has_old(&WorkerId::new("w1").unwrap())
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use dockframe_shared::{Amount, InstanceId, JobId, LeaseId, QueueDigest, QueueKey
 use tokio::sync::Notify;
 
 use super::cache::Cache;
-use super::elsewhere::Lists;
+use super::elsewhere::{Lists, TOLD_DECLINES};
 use super::heard::Heard;
 use super::outbox::{Outbox, text};
 use super::timing;
@@ -85,6 +85,12 @@ struct Declined {
     /// `None`: as long as its process lives.
     until: Option<Timestamp>,
     why: String,
+}
+
+impl Declined {
+    fn stands(&self, instance: &InstanceId, now: Timestamp) -> bool {
+        self.instance == *instance && self.until.is_none_or(|until| now < until)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -175,6 +181,7 @@ impl OpenQueue {
             DeclineRetry::Never => None,
         };
         let declined = Declined { instance: instance.clone(), until, why: why.to_owned() };
+        self.workers_to_share.store(true, Ordering::Relaxed);
         lock(&self.declines).insert((job.clone(), worker.clone()), declined);
     }
 
@@ -200,10 +207,24 @@ impl OpenQueue {
         instance: &InstanceId,
         now: Timestamp,
     ) -> Option<String> {
+        let here = lock(&self.declines).get(&(job.clone(), worker.clone())).cloned();
+        match here {
+            Some(declined) => declined.stands(instance, now).then_some(declined.why),
+            None => self.elsewhere().declined(job, worker, instance).map(str::to_owned),
+        }
+    }
+
+    /// What this worker does not want now, some of it if it is much.
+    pub(crate) fn declined_by(
+        &self,
+        worker: &WorkerId,
+        instance: &InstanceId,
+        now: Timestamp,
+    ) -> Vec<(JobId, String)> {
         let declines = lock(&self.declines);
-        let declined = declines.get(&(job.clone(), worker.clone()))?;
-        let stands = declined.instance == *instance && declined.until.is_none_or(|until| now < until);
-        stands.then(|| declined.why.clone())
+        let standing =
+            declines.iter().filter(|((_, id), declined)| id == worker && declined.stands(instance, now));
+        standing.map(|((job, _), declined)| (job.clone(), declined.why.clone())).take(TOLD_DECLINES).collect()
     }
 
     /// Drops what does not matter any more.

@@ -383,3 +383,43 @@ async fn without_the_server_nothing_is_answered_and_with_it_all_goes_on() {
     let next = pair.b.relay.submit("q1", json!({"definition": {"image": "next"}})).await;
     assert_eq!(worker.expect("LeaseGrant").await["jobId"], *next);
 }
+
+#[tokio::test]
+async fn why_a_job_waits_and_who_has_it_is_the_same_on_all_relays() {
+    let pair = Pair::start().await;
+    let (a, b) = (&pair.a.relay, &pair.b.relay);
+    let mut worker = a.worker("q1", "w1").await;
+    let id = b.submit("q1", job()).await;
+    let grant = worker.expect("LeaseGrant").await;
+    worker
+        .send(&json!({"type": "LeaseDecline", "payload": {
+            "leaseId": grant["leaseId"], "why": "image not allowed here", "retry": "never"}}))
+        .await;
+    let mut watcher = watcher(b, &id, "Queued").await;
+    watcher.send(&watch(&[&id])).await;
+    let why = "declined by all fitting workers: image not allowed here";
+    while watcher.expect_state(&id, "Queued").await["waitReason"] != why {}
+
+    // An old worker with a socket on each relay is lost with the last of them.
+    let registration = json!({"type": "WorkerRegistration", "payload": {
+        "time": 1, "version": "0.54", "id": "old", "cpus": 1, "gpus": 0, "maxJobDuration": "20m"}});
+    let mut sockets = Vec::new();
+    for relay in [a, b] {
+        let mut socket = Peer::connect(&relay.address, "/q/q1/worker", &[]).await;
+        socket.send(&registration).await;
+        socket.drain().await;
+        sockets.push(socket);
+    }
+    let status = async || b.get_json("/q/q1/status").await.to_string();
+    while !status().await.contains("\"old\"") {}
+    let claim = json!({"type": "StateChange", "payload": {"tag": "", "state": "Running", "job": id,
+        "value": {"type": "Running", "worker": "old", "time": 1}}});
+    sockets[0].send(&claim).await;
+    watcher.expect_state(&id, "Running").await;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    sockets.pop().unwrap().close(1000).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(a.get_json("/q/q1").await["data"][&id]["state"], "Running", "one socket is left");
+    sockets.pop().unwrap().close(1000).await;
+    watcher.expect_state(&id, "Queued").await;
+}

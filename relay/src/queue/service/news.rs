@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dockframe_shared::QueueDigest;
 use dockframe_shared::protocol::Registration;
+use dockframe_shared::{QueueDigest, Timestamp};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Error, Service};
@@ -139,7 +139,9 @@ impl Service {
             }
             Notice::Workers { process, workers } => match serde_json::from_str::<Vec<Elsewhere>>(&workers) {
                 Ok(workers) => {
-                    if queue.elsewhere().put(process, workers, self.now()) {
+                    let is_news = queue.elsewhere().put(process, workers, self.now());
+                    queue.touch();
+                    if is_news {
                         self.show_workers(queue);
                     }
                 }
@@ -264,7 +266,7 @@ impl Service {
     /// Tells other relays who is connected here: if there is somebody, or was, or they ask.
     pub(super) async fn tell_workers(&self, queue: &OpenQueue, asked: bool) {
         let Some(others) = self.store.others() else { return };
-        let workers = workers_here(queue);
+        let workers = workers_here(queue, self.now());
         let had_some = queue.has_told_workers.swap(!workers.is_empty(), Ordering::Relaxed);
         if workers.is_empty() && !had_some && !asked {
             return;
@@ -295,7 +297,7 @@ enum Opened {
 }
 
 /// As other relays are told: without what only relay and worker know.
-fn workers_here(queue: &OpenQueue) -> Vec<Elsewhere> {
+fn workers_here(queue: &OpenQueue, now: Timestamp) -> Vec<Elsewhere> {
     let told =
         |registration: &Registration| Registration { leases: None, instance: None, ..registration.clone() };
     let sockets = queue.sockets();
@@ -306,13 +308,15 @@ fn workers_here(queue: &OpenQueue) -> Vec<Elsewhere> {
             session: socket.session,
             full: socket.full,
         }),
-        last_frame: dockframe_shared::Timestamp::from_millis(socket.last_frame.load(Ordering::Relaxed)),
+        last_frame: Timestamp::from_millis(socket.last_frame.load(Ordering::Relaxed)),
+        declined: queue.declined_by(&socket.registration.id, &socket.instance, now),
     });
     let old = sockets.old_workers.values().filter_map(|socket| socket.registration.as_ref());
     let old = old.map(|registration| Elsewhere {
         registration: told(registration),
         leases: None,
         last_frame: registration.time,
+        declined: Vec::new(),
     });
     with_leases.chain(old).collect()
 }

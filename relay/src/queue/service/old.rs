@@ -57,6 +57,8 @@ impl Service {
             let lives_on = { others }.any(|other| other.id == gone.id);
             (!lives_on).then_some(gone.id)
         };
+        // A socket on another relay is one of its sockets too.
+        let worker = worker.filter(|worker| !queue.elsewhere().has_old(worker));
         self.workers_changed(queue);
         let Some(worker) = worker.filter(|_| !self.stopping().is_cancelled()) else { return Ok(()) };
         self.execute(queue, &Command::OldClosed { worker }).await?;
