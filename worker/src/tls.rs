@@ -6,7 +6,7 @@ use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_tungstenite::Connector;
 use tracing::warn;
 
@@ -22,6 +22,12 @@ pub(crate) fn connector(ignore_certificate_errors: bool) -> Result<Option<Connec
         .with_custom_certificate_verifier(Arc::new(Anything(Arc::clone(provider))))
         .with_no_client_auth();
     Ok(Some(Connector::Rustls(Arc::new(config))))
+}
+
+/// For a system without certificates of its own, such as an image that holds only this program: the public ones.
+pub(crate) fn public_roots() -> ClientConfig {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
 }
 
 /// Takes every certificate; for development only.

@@ -22,6 +22,7 @@ use tokio_util::io::ReaderStream;
 use url::{Host, Url};
 
 use crate::relay_link::SEGMENT;
+use crate::tls;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Longest silence within an answer.
@@ -106,6 +107,12 @@ impl Http {
         };
         let built = |builder: reqwest::ClientBuilder| {
             builder.build().map_err(|error| HttpSetupError(error_chain(&error)))
+        };
+        // The system's own certificates where it has any.
+        let has_certificates = ignore_certificates || client().build().is_ok();
+        let client = || match has_certificates {
+            true => client(),
+            false => client().tls_backend_preconfigured(tls::public_roots()),
         };
         // A relay in the owner's own network means that its files are there too.
         let is_home = match relay.host() {
