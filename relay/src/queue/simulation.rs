@@ -217,6 +217,7 @@ impl World {
     }
 
     /// As long as others were faster, what they wrote is learned and the command is decided anew.
+    #[expect(clippy::needless_pass_by_value, reason = "a command is carried out once")]
     fn commit(
         &mut self,
         relay: usize,

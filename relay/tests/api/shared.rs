@@ -36,6 +36,19 @@ async fn a_result_of_one_queue_answers_another_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_watcher_is_told_of_a_shared_result_until_the_job_is_deleted_here() {
+    let relay = TestRelay::start().await;
+    let id = run(&relay, "q1", &json!({"definition": {"image": "a"}}), "theirs").await;
+    let mut client = relay.client("q2").await;
+    client.send(&watch(&[&id])).await;
+    let told = client.expect_state(&id, "Finished").await;
+    assert_eq!((&told["shared"], &told["finishedReason"]), (&json!(true), &json!("Success")));
+    assert_eq!(client.expect("JobStatusPayload").await["logs"], json!([["theirs", 3]]));
+    client.send(&ended(&id, "Deleted", Some("*"))).await;
+    assert_eq!(client.expect_state(&id, "Finished").await["finishedReason"], "Deleted");
+}
+
+#[tokio::test]
 async fn with_shared_results_off_every_queue_runs_it_itself() {
     let relay = TestRelay::start_with(|config| config.shared_results = false).await;
     let body = json!({"definition": {"image": "a"}});

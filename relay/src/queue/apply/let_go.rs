@@ -183,6 +183,7 @@ fn mark_deleted<V: View>(draft: &mut Draft<'_, V>, job: &JobId) -> Result<(), Ne
             own_only: true,
         },
     )?;
+    draft.effect(Effect::Changed(job.clone()));
     draft.look_at(job, now.plus_millis(KEPT));
     Ok(())
 }

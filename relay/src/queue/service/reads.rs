@@ -226,14 +226,18 @@ impl Service {
     }
 
     /// The job for a watcher, with the run whose lines are its lines; `None`: unknown.
+    ///
+    /// A job that this queue never had is known when another queue's result would answer it (`jobs-and-states` 3.8); its
+    /// revision is below that of any record.
     pub(crate) async fn watched(
         &self,
-        queue: &OpenQueue,
+        queue: &Arc<OpenQueue>,
         job: &JobId,
     ) -> Result<Option<(JobObject, Option<LeaseId>)>, Error> {
         let Some(Versioned { revision, value: record }) = self.versioned(queue, job).await? else {
-            // A shared answer stands for a job that this queue never had.
-            return Ok(None);
+            let shared = self.answering(Scope::Queue(queue), job).await?;
+            let extra = Extra { revision: Some(0), ..Extra::default() };
+            return Ok(shared.map(|shared| (job_object(&shared, extra), lines_of(&shared).cloned())));
         };
         let extra = Extra { revision: Some(revision), ..self.extra(queue, job, &record) };
         Ok(Some((job_object(&record, extra), lines_of(&record).cloned())))
