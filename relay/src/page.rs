@@ -30,7 +30,7 @@ const INDEX: &str = "index.html";
 
 /// `frame-ancestors *`: hosts embed the page. `connect-src`, `img-src`: jobs refer to files anywhere.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; \
-    style-src 'self' 'unsafe-inline'; img-src 'self' data: blob: http: https:; media-src 'self' data: blob: http: https:; \
+    style-src 'self'; img-src 'self' data: blob: http: https:; media-src 'self' data: blob: http: https:; \
     connect-src 'self' http: https: ws: wss:; font-src 'self'; worker-src 'self'; manifest-src 'self'; \
     base-uri 'self'; form-action 'none'; frame-ancestors *";
 
