@@ -25,13 +25,13 @@ use crate::blobs::{Blobs, Documents, LogStore, Logs};
 pub use crate::config::{BadAddress, BlobAddress, Config, StoreAddress};
 use crate::page::Page;
 use crate::queue::service::{Service, Settings};
-use crate::webhooks::Webhooks;
-pub use crate::webhooks::{BadSecret, CallbackSecret};
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 pub use crate::store::embedded::OpenStoreError;
 pub use crate::store::redis::OpenRedisError;
 use crate::store::redis::RedisStore;
+use crate::webhooks::Webhooks;
+pub use crate::webhooks::{BadSecret, CallbackSecret};
 
 /// How the relay names itself to its peers.
 const NAME: &str = concat!("dockframe/", env!("CARGO_PKG_VERSION"));

@@ -34,10 +34,10 @@ use super::turns::Turns;
 use super::view::{Entry, Key, Need, Versioned};
 use crate::blobs::{Blobs, Documents, LogError, Logs};
 use crate::clock::Clock;
-use crate::webhooks::Webhooks;
 use crate::store::codec::{decode, decode_entry, encode, encode_entry};
 use crate::store::news::Notice;
 use crate::store::{ANY_REVISION, Commit, Committed, DocumentKey, Store, StoreError, StoreWrite};
+use crate::webhooks::Webhooks;
 
 pub(crate) use changes::{Finishing, Submission};
 pub(crate) use leases::{Registered, WorkerSocket};
