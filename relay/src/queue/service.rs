@@ -86,8 +86,6 @@ pub(crate) struct Service {
     pub(crate) settings: Settings,
     /// Names this process among others: 6 letters and digits, for people.
     pub(crate) server_id: String,
-    /// As other relays know it.
-    process: String,
     queues: Mutex<HashMap<QueueDigest, Arc<OnceCell<Arc<OpenQueue>>>>>,
     /// In which queues a worker's process takes jobs here: its room is one for all of them.
     served: Mutex<Served>,
@@ -155,8 +153,7 @@ impl Service {
     ) -> Self {
         let clock = store.clock();
         let healthy_since = AtomicI64::new(clock.now().as_millis());
-        let process = uuid::Uuid::new_v4().simple().to_string();
-        let server_id = process[..6].to_owned();
+        let server_id = uuid::Uuid::new_v4().simple().to_string()[..6].to_owned();
         Self {
             store,
             blobs,
@@ -165,7 +162,6 @@ impl Service {
             clock,
             settings,
             server_id,
-            process,
             queues: Mutex::default(),
             served: Mutex::default(),
             granting: tokio::sync::Mutex::default(),

@@ -16,7 +16,7 @@ pub(crate) enum News {
     /// A commit, of this process or another: the `count`th of its queue.
     Commit { queue: QueueDigest, count: u64, writes: Vec<Written> },
     /// Another process says something.
-    Notice { queue: QueueDigest, notice: Notice },
+    Notice { queue: QueueDigest, process: String, notice: Notice },
     /// Anything may have been missed, in every queue.
     Gap,
 }
@@ -46,7 +46,7 @@ pub(crate) enum Notice {
     /// A job has new log lines; as the message that peers of the old way get, if it is short.
     Lines { job: JobId, message: String },
     /// All workers that are connected to that process, as it writes them.
-    Workers { process: String, workers: String },
+    Workers(String),
     /// Everybody is asked for their workers.
     WhoIsThere,
 }

@@ -420,6 +420,8 @@ async fn why_a_job_waits_and_who_has_it_is_the_same_on_all_relays() {
     sockets.pop().unwrap().close(1000).await;
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert_eq!(a.get_json("/q/q1").await["data"][&id]["state"], "Running", "one socket is left");
+    let closed = Instant::now();
     sockets.pop().unwrap().close(1000).await;
     watcher.expect_state(&id, "Queued").await;
+    assert!(closed.elapsed() < Duration::from_secs(4), "the last one: {:?}", closed.elapsed());
 }

@@ -97,9 +97,9 @@ impl Service {
                 }
                 Opened::No => {}
             },
-            News::Notice { queue, notice } => {
+            News::Notice { queue, process, notice } => {
                 if let Opened::Yes(queue) = self.opened(queue) {
-                    self.take_in_notice(&queue, notice).await;
+                    self.take_in_notice(&queue, process, notice).await;
                 }
             }
         }
@@ -127,7 +127,7 @@ impl Service {
         }
     }
 
-    async fn take_in_notice(self: &Arc<Self>, queue: &Arc<OpenQueue>, notice: Notice) {
+    async fn take_in_notice(self: &Arc<Self>, queue: &Arc<OpenQueue>, process: String, notice: Notice) {
         match notice {
             Notice::Lines { job, message } => {
                 queue.has_lines(&job);
@@ -137,7 +137,7 @@ impl Service {
                     }
                 }
             }
-            Notice::Workers { process, workers } => match serde_json::from_str::<Vec<Elsewhere>>(&workers) {
+            Notice::Workers(workers) => match serde_json::from_str::<Vec<Elsewhere>>(&workers) {
                 Ok(workers) => {
                     let is_news = queue.elsewhere().put(process, workers, self.now());
                     queue.touch();
@@ -273,8 +273,7 @@ impl Service {
         }
         match serde_json::to_string(&workers) {
             Ok(workers) => {
-                let notice = Notice::Workers { process: self.process.clone(), workers };
-                others.tell(queue.digest, notice).await;
+                others.tell(queue.digest, Notice::Workers(workers)).await;
             }
             Err(error) => tracing::error!(%error, "the list of workers cannot be written"),
         }

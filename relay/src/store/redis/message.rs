@@ -15,7 +15,7 @@ pub(super) struct Unreadable;
 pub(super) fn notice(process: &str, notice: &Notice) -> Vec<u8> {
     match notice {
         Notice::Lines { job, message } => fields(&["lines", process, job.as_str(), message]),
-        Notice::Workers { process, workers } => fields(&["workers", process, workers]),
+        Notice::Workers(workers) => fields(&["workers", process, workers]),
         Notice::WhoIsThere => fields(&["who", process]),
     }
 }
@@ -55,13 +55,11 @@ pub(super) fn read(queue: QueueDigest, message: &[u8], own: &str) -> Result<Opti
             job: JobId::new(text(job)?).map_err(|_| Unreadable)?,
             message: text(message)?.to_owned(),
         },
-        (b"workers", [workers]) => {
-            Notice::Workers { process: text(process)?.to_owned(), workers: text(workers)?.to_owned() }
-        }
+        (b"workers", [workers]) => Notice::Workers(text(workers)?.to_owned()),
         (b"who", []) => Notice::WhoIsThere,
         _ => return Err(Unreadable),
     };
-    Ok(Some(News::Notice { queue, notice }))
+    Ok(Some(News::Notice { queue, process: text(process)?.to_owned(), notice }))
 }
 
 fn written(fields: &[&[u8]]) -> Result<Written, Unreadable> {
@@ -100,12 +98,12 @@ mod tests {
         let job = JobId::new("a:b").unwrap();
         for told in [
             Notice::Lines { job, message: "12:{}ü".to_owned() },
-            Notice::Workers { process: "p1".to_owned(), workers: "[]".to_owned() },
+            Notice::Workers("[]".to_owned()),
             Notice::WhoIsThere,
         ] {
             let bytes = notice("p1", &told);
             assert_eq!(read(queue(), &bytes, "p1"), Ok(None));
-            let news = Some(News::Notice { queue: queue(), notice: told });
+            let news = Some(News::Notice { queue: queue(), process: "p1".to_owned(), notice: told });
             assert_eq!(read(queue(), &bytes, "p2"), Ok(news));
         }
     }

@@ -82,7 +82,10 @@ async fn a_commit_is_heard_of_by_the_others_and_counted_by_its_own() {
 
     let notice = Notice::Lines { job: JobId::new("a").unwrap(), message: String::new() };
     one.tell(queue(), notice.clone()).await;
-    assert_eq!(next_told(&mut second).await, News::Notice { queue: queue(), notice });
+    assert_eq!(
+        next_told(&mut second).await,
+        News::Notice { queue: queue(), process: one.process.clone(), notice }
+    );
 }
 
 #[tokio::test]
@@ -96,14 +99,15 @@ async fn news_come_for_as_long_as_somebody_wants_them() {
     store.unsubscribe(queue());
     let listened = QueueKey::new("another").unwrap().digest();
     store.subscribe(listened).await.unwrap();
+    let asked = |queue| News::Notice { queue, process: other.process.clone(), notice: Notice::WhoIsThere };
     other.tell(queue(), Notice::WhoIsThere).await;
-    assert_eq!(next_told(&mut news).await, News::Notice { queue: queue(), notice: Notice::WhoIsThere });
+    assert_eq!(next_told(&mut news).await, asked(queue()));
     store.unsubscribe(queue());
     // Asks are dealt with one after the other: when this one is, the one before is.
     store.subscribe(listened).await.unwrap();
     other.tell(queue(), Notice::WhoIsThere).await;
     other.tell(listened, Notice::WhoIsThere).await;
-    assert_eq!(next_told(&mut news).await, News::Notice { queue: listened, notice: Notice::WhoIsThere });
+    assert_eq!(next_told(&mut news).await, asked(listened));
 }
 
 #[tokio::test]
