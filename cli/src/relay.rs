@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use dockframe_relay::{BlobAddress, Config, Relay, StoreAddress};
+use dockframe_relay::{BlobAddress, Config, Relay, StoreAddress, WebhookSecret};
 use tokio::net::TcpListener;
 use url::Url;
 
@@ -32,6 +32,14 @@ pub(crate) struct RelayArgs {
     /// Whether a queue may be answered by a result that another queue computed
     #[arg(long, value_name = "on|off", env = "DOCKFRAME_SHARED_RESULTS", default_value = "on", value_parser = on_off)]
     shared_results: bool,
+
+    /// Signs callbacks as Standard Webhooks are: `whsec_…`, or any text of at least 16 bytes
+    #[arg(long, value_name = "SECRET", env = "DOCKFRAME_WEBHOOK_SECRET", hide_env_values = true)]
+    webhook_secret: Option<WebhookSecret>,
+
+    /// Lets callbacks go to loopback and private networks
+    #[arg(long, env = "DOCKFRAME_ALLOW_PRIVATE_CALLBACKS")]
+    allow_private_callbacks: bool,
 }
 
 fn on_off(text: &str) -> Result<bool, String> {
@@ -47,6 +55,8 @@ pub(crate) async fn relay(args: RelayArgs) -> anyhow::Result<ExitCode> {
     let config = Config {
         public_url: args.public_url,
         shared_results: args.shared_results,
+        webhook_secret: args.webhook_secret,
+        allow_private_callbacks: args.allow_private_callbacks,
         ..Config::new(args.store, args.blobs)
     };
     let listener = listen(args.listen).await?;

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use url::Url;
 
+use crate::callbacks::WebhookSecret;
 use crate::limits::MAX_BLOB_BYTES;
-use crate::webhooks::CallbackSecret;
 
 /// All that a relay is told at its start.
 #[derive(Debug, Clone)]
@@ -17,10 +17,10 @@ pub struct Config {
     pub public_url: Option<Url>,
     /// Whether a queue may be answered by a result that another queue computed. Default: yes.
     pub shared_results: bool,
-    /// Signs callbacks as Standard Webhooks are signed; missing: they are not signed.
-    pub callback_secret: Option<CallbackSecret>,
+    /// Signs callbacks as Standard Webhooks are signed. Default: they are not signed.
+    pub webhook_secret: Option<WebhookSecret>,
     /// Whether callbacks may go to private and loopback addresses. Default: no.
-    pub private_callbacks: bool,
+    pub allow_private_callbacks: bool,
     /// Longest uploaded file, in bytes. Default: 16 GiB.
     pub max_blob_bytes: u64,
 }
@@ -33,8 +33,8 @@ impl Config {
             blobs,
             public_url: None,
             shared_results: true,
-            callback_secret: None,
-            private_callbacks: false,
+            webhook_secret: None,
+            allow_private_callbacks: false,
             max_blob_bytes: MAX_BLOB_BYTES,
         }
     }

@@ -5,6 +5,7 @@
 
 mod background;
 mod blobs;
+mod callbacks;
 mod clock;
 mod config;
 mod error;
@@ -13,7 +14,6 @@ mod limits;
 pub mod page;
 mod queue;
 mod store;
-mod webhooks;
 mod ws;
 
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{Blobs, Documents, LogStore, Logs};
+use crate::callbacks::Callbacks;
+pub use crate::callbacks::{BadSecret, WebhookSecret};
 pub use crate::config::{BadAddress, BlobAddress, Config, StoreAddress};
 use crate::page::Page;
 use crate::queue::service::{Service, Settings};
@@ -30,8 +32,6 @@ use crate::store::embedded::EmbeddedStore;
 pub use crate::store::embedded::OpenStoreError;
 pub use crate::store::redis::OpenRedisError;
 use crate::store::redis::RedisStore;
-use crate::webhooks::Webhooks;
-pub use crate::webhooks::{BadSecret, CallbackSecret};
 
 /// How the relay names itself to its peers.
 const NAME: &str = concat!("dockframe/", env!("CARGO_PKG_VERSION"));
@@ -39,8 +39,8 @@ const NAME: &str = concat!("dockframe/", env!("CARGO_PKG_VERSION"));
 /// Why a relay cannot start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("cannot prepare calls to other servers: {0}")]
-    Calls(#[from] reqwest::Error),
+    #[error("callbacks cannot be set up: {0}")]
+    Callbacks(String),
     #[error("{0}")]
     Store(#[from] OpenStoreError),
     #[error("{0}")]
@@ -75,14 +75,18 @@ impl Relay {
             BlobAddress::S3(_) => return Err(OpenError::NoS3),
         };
         let limit = config.max_blob_bytes;
+        install_crypto();
+        let (secret, allow_private) = (config.webhook_secret, config.allow_private_callbacks);
         let opened = blocking(move || {
             let of_files = |source| OpenError::Files { path: files.display().to_string(), source };
             let blobs = Blobs::open(&files, limit).map_err(of_files)?;
             let documents = Documents::open(&files).map_err(of_files)?;
             let logs = LogStore::open(&files).map_err(of_files)?;
-            Ok::<_, OpenError>((blobs, documents, logs))
+            let callbacks = Callbacks::open(&files, secret, allow_private)
+                .map_err(|error| OpenError::Callbacks(error::chain(&error)))?;
+            Ok::<_, OpenError>((blobs, documents, logs, callbacks))
         });
-        let (blobs, documents, files) = opened.await?;
+        let (blobs, documents, files, callbacks) = opened.await?;
         let (store, logs): (Arc<dyn Store>, Box<dyn Logs>) = match config.store {
             StoreAddress::Embedded(folder) => {
                 let store = blocking(move || EmbeddedStore::open(&folder)).await?;
@@ -95,9 +99,7 @@ impl Relay {
                 (Arc::new(store), Box::new(logs))
             }
         };
-        let webhooks = Webhooks::new(config.callback_secret.clone(), config.private_callbacks)?;
-        let public_url = config.public_url.clone();
-        let settings = Settings { shared_results: config.shared_results, public_url, webhooks };
+        let settings = Settings { shared_results: config.shared_results, callbacks: Arc::new(callbacks) };
         let service = Service::new(store, blobs, documents, logs, settings);
         let app = http::App { service: Arc::new(service), page, public_url: config.public_url };
         Ok(Self { app: Arc::new(app) })
@@ -110,6 +112,11 @@ impl Relay {
     /// The listener fails.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
         let service = Arc::clone(&self.app.service);
+        let own = match &self.app.public_url {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None => listener.local_addr().map(|address| format!("http://{address}")).unwrap_or_default(),
+        };
+        service.own_origin.get_or_init(|| own);
         service.tasks().spawn(background::sweep(Arc::clone(&service)));
         service.tasks().spawn(Arc::clone(&service).hear());
         service.tasks().spawn(Arc::clone(&service).look_for_missed_news());
@@ -125,6 +132,11 @@ impl Relay {
         service.tasks().wait().await;
         served.map_err(ServeError::Listen)
     }
+}
+
+/// The TLS code that callbacks use; another part of the process may have chosen one before.
+fn install_crypto() {
+    drop(rustls::crypto::ring::default_provider().install_default());
 }
 
 /// Work on files, where it may block.

@@ -16,6 +16,11 @@ pub(crate) const MAX_WATCHED: usize = 256;
 pub(crate) const MAX_CLIENT_FRAME_BYTES: usize = 4 << 20;
 /// Namespaces that may hold one job.
 pub(crate) const MAX_HOLDERS: usize = 1024;
+/// Callbacks that may be owed for one job; the oldest makes room.
+pub(crate) const MAX_CALLS: usize = 256;
+/// Longest address of a callback, and longest payload, as JSON.
+pub(crate) const MAX_CALLBACK_URL_BYTES: usize = 4 << 10;
+pub(crate) const MAX_CALLBACK_PAYLOAD_BYTES: usize = 16 << 10;
 /// Lines kept of each log of a run; older ones are dropped.
 pub(crate) const MAX_LOG_LINES: u64 = 10_000;
 /// Longest text of one log line; the rest is cut.

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod javascript;
 pub mod job;
 pub mod metaframe;
+pub mod net;
 pub mod number;
 pub mod problem;
 pub mod protocol;

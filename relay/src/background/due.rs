@@ -70,6 +70,6 @@ async fn step(service: &Arc<Service>, entry: DueEntry) -> Result<(), Error> {
     match due.what {
         DueKind::Look => service.look(&queue, due).await,
         DueKind::Share => service.share_again(&queue, due).await,
-        DueKind::Callbacks => service.callbacks_due(&queue, due).await,
+        DueKind::Callbacks => service.call_due(&queue, due).await,
     }
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::App;
+use super::blobs::origin;
 use super::extract::{ByJob, ByQueue, InQueue, JsonBody};
 use crate::error::ApiError;
 use crate::limits::{MAX_MESSAGE_BYTES, cut};
@@ -25,9 +26,10 @@ type Answer = Result<Json<Value>, ApiError>;
 pub(crate) async fn submit(
     State(app): State<Arc<App>>,
     ByQueue(queue): ByQueue,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    let submission = read_submission(body)?;
+    let submission = Submission { origin: Some(origin(&app, &headers)), ..read_submission(body)? };
     let queue = app.service.open(&queue).await?;
     let (job, _) = app.service.submit(&queue, submission).await?;
     Ok(Json(json!({ "success": true, "jobId": job })))
@@ -55,6 +57,7 @@ fn read_submission(body: Value) -> Result<Submission, ApiError> {
             definition: fields.into(),
             control: Control::default(),
             debug: None,
+            origin: None,
         });
     }
     let definition = match fields.remove("definition") {
@@ -74,7 +77,7 @@ fn read_submission(body: Value) -> Result<Submission, ApiError> {
             .map_err(|error| ApiError::bad(format!("`control` cannot be read: {error}")))?,
     };
     let debug = fields.remove("debug").and_then(|debug| debug.as_bool());
-    Ok(Submission { id, definition, control, debug })
+    Ok(Submission { id, definition, control, debug, origin: None })
 }
 
 #[derive(Deserialize)]
@@ -214,7 +217,12 @@ async fn cancel_as(
     }))
 }
 
-pub(crate) async fn copy(State(app): State<Arc<App>>, ByJob(id): ByJob, JsonBody(body): JsonBody) -> Answer {
+pub(crate) async fn copy(
+    State(app): State<Arc<App>>,
+    ByJob(id): ByJob,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Answer {
     #[derive(Deserialize)]
     struct Copy {
         queue: String,
@@ -228,8 +236,13 @@ pub(crate) async fn copy(State(app): State<Arc<App>>, ByJob(id): ByJob, JsonBody
         return Err(ApiError::not_found("Job definition not found"));
     };
     let queue = app.service.open(&queue).await?;
-    let submission =
-        Submission { id: Some(id), definition, control: control.unwrap_or_default(), debug: Some(false) };
+    let submission = Submission {
+        id: Some(id),
+        definition,
+        control: control.unwrap_or_default(),
+        debug: Some(false),
+        origin: Some(origin(&app, &headers)),
+    };
     app.service.submit(&queue, submission).await?;
     Ok(Json(json!({ "success": true })))
 }

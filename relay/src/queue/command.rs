@@ -5,7 +5,7 @@ use dockframe_shared::protocol::RevokeWhy;
 use dockframe_shared::{InstanceId, JobId, LeaseId, Namespace, NamespaceSelector, Timestamp, WorkerId};
 use serde_json::Value;
 
-use super::record::{CallbackKind, EndReason, Holder, Needs, Outcome};
+use super::record::{Call, EndReason, Holder, Needs, Outcome};
 use super::view::{Entry, Key};
 
 /// One wish to change something in a queue.
@@ -75,11 +75,15 @@ pub(crate) enum Command {
         job: JobId,
         worker: WorkerId,
     },
-    /// A callback was tried.
+    /// Takes callbacks that are due, so that nobody else makes them at the same time.
+    TakeCalls {
+        job: JobId,
+        at_most: usize,
+    },
+    /// What became of a callback that was taken.
     Called {
         job: JobId,
-        namespace: Namespace,
-        kind: CallbackKind,
+        id: String,
         outcome: Called,
     },
     /// Time passed: do what is due for this job.
@@ -92,13 +96,11 @@ pub(crate) enum Command {
     },
 }
 
-/// What a try of a callback came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Called {
-    Made,
-    /// Its receiver, or this relay, will never have it.
-    Refused,
-    /// Not this time.
+    /// The receiver has it, or does not want it.
+    Over,
+    /// It may be there another time.
     Again,
 }
 
@@ -268,4 +270,8 @@ pub(crate) enum Reply {
     },
     /// The session is not the worker's current one any more.
     Stale,
+    /// Callbacks to be made now.
+    Calls(Vec<Call>),
+    /// A callback that was owed for too long is not tried again.
+    GivenUp,
 }

@@ -23,7 +23,6 @@ pub(crate) mod service;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod timing;
-pub(crate) mod turns;
 pub(crate) mod view;
 
 pub(crate) use apply::apply;

@@ -47,9 +47,9 @@ pub(crate) struct Record {
     /// An ended job is in lists until then.
     #[serde(default)]
     pub listed_until: Timestamp,
-    /// Callbacks that are owed.
+    /// What is still to be told to somebody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub callbacks: Vec<OpenCallback>,
+    pub calls: Vec<Call>,
     /// The shared answer does not count here: the job was deleted or rerun in this queue.
     #[serde(default)]
     pub own_only: bool,
@@ -170,44 +170,49 @@ pub(crate) struct Holder {
     /// A duration such as `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<String>,
+    /// Only in a submission: in the record it is one of the calls, until it is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued_callback: Option<Hook>,
+    /// Until the job ends for this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_callback: Option<Hook>,
+    /// The end that the job has now was told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
-/// Where to tell of an event.
+/// Where to tell of an event, what to say, and the queue's name: sealed, since no name may be read in a store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Hook {
-    pub url: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload: Option<Value>,
+    #[serde(default)]
+    pub sealed: String,
 }
 
-/// A callback that was not made yet, or not with success.
+/// A callback that is owed (`jobs-and-states` 7).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct OpenCallback {
+pub(crate) struct Call {
+    /// The same at every attempt, so that a receiver knows what it has heard before.
+    pub id: String,
     pub namespace: Namespace,
-    pub kind: CallbackKind,
+    pub event: Event,
     pub hook: Hook,
+    /// Since when it is owed.
     pub since: Timestamp,
     #[serde(default)]
-    pub tries: u32,
+    pub attempts: u32,
+    /// Not to be tried before then.
     pub next: Timestamp,
 }
 
-/// What it tells.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum CallbackKind {
+/// What a callback tells of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Event {
     Queued,
-    Finished { reason: FinishReason },
-}
-
-impl CallbackKind {
-    /// Whether both tell of the same event, however it came out.
-    pub(crate) fn same(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
-    }
+    /// `run`: whose document is the result, if there is one.
+    Finished {
+        reason: FinishReason,
+        run: Option<LeaseId>,
+    },
 }
 
 /// What a job wants of a machine, in numbers.

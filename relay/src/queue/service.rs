@@ -14,7 +14,7 @@ mod reads;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use dockframe_shared::protocol::{Done, LeaseRevoke, RelayMessage};
 use dockframe_shared::{InstanceId, JobId, LeaseId, Problem, QueueDigest, QueueKey, Timestamp, WorkerId};
@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use url::Url;
 
 use super::cache::{Cache, Looked, Sight};
 use super::command::{Command, Decision, Due, Effect, Ids, Reply, Write};
@@ -30,14 +29,13 @@ use super::heard::{Heard, Subscription};
 use super::open::OpenQueue;
 use super::record::{Outcome, Phase, Record, Source};
 use super::timing;
-use super::turns::Turns;
 use super::view::{Entry, Key, Need, Versioned};
 use crate::blobs::{Blobs, Documents, LogError, Logs};
+use crate::callbacks::{Callbacks, Turns};
 use crate::clock::Clock;
 use crate::store::codec::{decode, decode_entry, encode, encode_entry};
 use crate::store::news::Notice;
 use crate::store::{ANY_REVISION, Commit, Committed, DocumentKey, Store, StoreError, StoreWrite};
-use crate::webhooks::Webhooks;
 
 pub(crate) use changes::{Finishing, Submission};
 pub(crate) use leases::{Registered, WorkerSocket};
@@ -72,8 +70,7 @@ impl From<LogError> for Error {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub shared_results: bool,
-    pub public_url: Option<Url>,
-    pub webhooks: Webhooks,
+    pub callbacks: Arc<Callbacks>,
 }
 
 #[derive(Debug)]
@@ -93,8 +90,10 @@ pub(crate) struct Service {
     granting: tokio::sync::Mutex<()>,
     /// Since when the sweeps have reached the store without a gap, in milliseconds.
     healthy_since: AtomicI64,
-    /// A callback is made by one task at a time.
-    calling: Turns,
+    /// Callbacks under way.
+    turns: Turns,
+    /// Where this relay is reached by those who do not say how they reached it.
+    pub(crate) own_origin: OnceLock<String>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -166,7 +165,8 @@ impl Service {
             served: Mutex::default(),
             granting: tokio::sync::Mutex::default(),
             healthy_since,
-            calling: Turns::default(),
+            turns: Turns::default(),
+            own_origin: OnceLock::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -479,7 +479,7 @@ impl Service {
                         tracing::warn!(%error, job.id = %job, "a shared result could not be taken back");
                     }
                 }
-                Effect::Callbacks(job) => self.start_callbacks(queue, job),
+                Effect::Callbacks(job) => self.call_soon(queue, job),
             }
         }
     }
@@ -573,7 +573,7 @@ fn shared_record(queue: QueueDigest, job: &JobId, record: &Record) -> Option<(Do
     for holder in offered.holders.values_mut() {
         *holder = super::record::Holder::default();
     }
-    offered.callbacks.clear();
+    offered.calls.clear();
     let shared = SharedRecord {
         verified: record.verified,
         run: run.clone(),

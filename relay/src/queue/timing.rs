@@ -40,12 +40,18 @@ pub(crate) fn grace(since_accept: i64) -> i64 {
     (1_000 + since_accept.max(0) / 10).min(LEASE_TTL)
 }
 
-/// A callback is tried for so long.
-pub(crate) const CALLBACK_GIVEN_UP: i64 = 24 * 3_600_000;
+/// How long one attempt of a callback may take.
+pub(crate) const CALL_LIMIT: i64 = 10_000;
+/// Whoever took a callback and was not heard of for so long has ended.
+pub(crate) const CALL_TAKEN: i64 = CALL_LIMIT + 5_000;
+/// Callbacks that found no free hand are tried after so long.
+pub(crate) const CALL_BUSY: i64 = 2_000;
+/// How long a callback is tried.
+pub(crate) const CALL_OWED: i64 = 24 * 3_600_000;
 
-/// How long after so many tries a callback is tried again: 1 s, doubling, at most 10 min.
-pub(crate) fn callback_delay(tries: u32) -> i64 {
-    1_000_i64.saturating_mul(1 << tries.min(10)).min(600_000)
+/// How long to wait after so many attempts of a callback failed: a second, doubled each time, at most ten minutes.
+pub(crate) fn call_again(attempts: u32) -> i64 {
+    1_000_i64.checked_shl(attempts.saturating_sub(1).min(20)).unwrap_or(i64::MAX).min(600_000)
 }
 
 /// The later of two times.

@@ -43,8 +43,13 @@ impl Changes {
                 Some(definition) => {
                     let control = enqueued.control.unwrap_or_default();
                     self.remember(&job, control.namespace());
-                    let submission =
-                        Submission { id: Some(job.clone()), definition, control, debug: enqueued.debug };
+                    let submission = Submission {
+                        id: Some(job.clone()),
+                        definition,
+                        control,
+                        debug: enqueued.debug,
+                        origin: None,
+                    };
                     self.service.submit(&self.queue, submission).await.map(|(_, revision)| revision)
                 }
                 None => {

@@ -9,6 +9,7 @@ mod leases;
 mod mcp;
 mod measure;
 mod old;
+mod receiver;
 mod recordings;
 mod redis_server;
 mod restart;

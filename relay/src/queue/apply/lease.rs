@@ -4,7 +4,7 @@ use dockframe_shared::job::ResultReason;
 use dockframe_shared::protocol::RevokeWhy;
 use dockframe_shared::{InstanceId, JobId, LeaseId, WorkerId};
 
-use super::callbacks;
+use super::calls;
 use super::draft::Draft;
 use crate::queue::command::{DueKind, Effect, Ending, Reply};
 use crate::queue::record::{Lease, Outcome, Phase, Record, Source};
@@ -207,8 +207,7 @@ pub(super) fn record_outcome<V: View>(
         draft.effect(Effect::Share(job.clone()));
         draft.due(job, DueKind::Share, now.plus_millis(5_000));
     }
-    let namespaces: Vec<_> = record.holders.keys().cloned().collect();
-    callbacks::owe_ends(draft, job, &mut record, &namespaces, outcome.reason.into());
+    calls::ended(draft, job, &mut record, outcome.reason.into(), outcome.run());
     record.time = outcome.time;
     record.phase = Phase::Done(outcome);
     record.listed_until = now.plus_millis(LISTED);

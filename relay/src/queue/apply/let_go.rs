@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use dockframe_shared::protocol::RevokeWhy;
 use dockframe_shared::{JobId, Namespace, NamespaceSelector};
 
-use super::callbacks;
+use super::calls;
 use super::draft::Draft;
 use crate::queue::command::{DueKind, Effect, Reply, Who};
-use crate::queue::record::{EndReason, LetGo, Needs, Phase, Record};
+use crate::queue::record::{EndReason, Event, LetGo, Needs, Phase, Record};
 use crate::queue::timing::{KEPT, LISTED};
 use crate::queue::view::{Need, View};
 
@@ -67,9 +67,12 @@ fn release<V: View>(
     message: Option<&str>,
 ) -> Result<(), Need> {
     draft.leave_slots(job, going)?;
-    callbacks::owe_ends(draft, job, &mut record, going, why.into());
     for namespace in going {
-        record.holders.remove(namespace);
+        let holder = record.holders.remove(namespace);
+        if let Some(hook) = holder.and_then(|holder| holder.finished_callback) {
+            let event = Event::Finished { reason: why.into(), run: None };
+            calls::owe(draft, job, &mut record, namespace, event, hook);
+        }
     }
     draft.effect(Effect::Changed(job.clone()));
     if record.holders.is_empty() {
@@ -179,7 +182,7 @@ fn mark_deleted<V: View>(draft: &mut Draft<'_, V>, job: &JobId) -> Result<(), Ne
             losses: 0,
             run: None,
             listed_until: now,
-            callbacks: Vec::new(),
+            calls: Vec::new(),
             own_only: true,
         },
     )?;

@@ -1,6 +1,6 @@
 //! The decisions themselves, one file for each kind of command.
 
-mod callbacks;
+mod calls;
 mod claim;
 mod draft;
 mod lease;
@@ -56,9 +56,8 @@ pub(crate) fn apply<V: View>(
             claim::finish(&mut draft, job, worker, run, ending)?
         }
         Command::ClaimLost { job, worker } => claim::give_back(&mut draft, job, worker)?,
-        Command::Called { job, namespace, kind, outcome } => {
-            callbacks::called(&mut draft, job, namespace, kind, *outcome)?
-        }
+        Command::TakeCalls { job, at_most } => calls::take(&mut draft, job, *at_most)?,
+        Command::Called { job, id, outcome } => calls::called(&mut draft, job, id, *outcome)?,
         Command::Look { job, healthy_since, another_free } => {
             look::look(&mut draft, job, *healthy_since, *another_free)?
         }

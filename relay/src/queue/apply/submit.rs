@@ -3,22 +3,24 @@
 use dockframe_shared::job::Rerun;
 use dockframe_shared::{JobId, Namespace};
 
-use super::callbacks;
+use super::calls::{self, Renewal};
 use super::draft::Draft;
 use super::let_go::replace_in;
 use crate::queue::command::{Effect, Reply, Submit};
-use crate::queue::record::{CallbackKind, Holder, Outcome, Phase, Place, Record};
+use crate::queue::record::{Event, Holder, Outcome, Phase, Place, Record};
 use crate::queue::timing::{self, KEPT, LISTED};
 use crate::queue::view::{Need, View};
 
 pub(super) fn submit<V: View>(draft: &mut Draft<'_, V>, submit: &Submit) -> Result<Reply, Need> {
     let job = &submit.job;
+    let mut renewed = false;
     let record = match draft.record(job)? {
         None => fresh(draft, submit, None),
         Some(old) => match &old.phase {
             Phase::LetGo(_) => fresh(draft, submit, Some(&old)),
             Phase::Done(outcome) if wants_rerun(submit.rerun, outcome) => {
                 let outcome = outcome.clone();
+                renewed = true;
                 rerun(draft, job, old, outcome)?
             }
             Phase::Done(_) | Phase::Waiting { .. } | Phase::Granted(_) | Phase::Held(_) => {
@@ -29,7 +31,7 @@ pub(super) fn submit<V: View>(draft: &mut Draft<'_, V>, submit: &Submit) -> Resu
             }
         },
     };
-    hold(draft, submit, record)?;
+    hold(draft, submit, record, renewed)?;
     Ok(Reply::Done { revision: draft.revision(job)? })
 }
 
@@ -57,7 +59,7 @@ fn fresh<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, old: Option<&Record
         losses: 0,
         run: old.and_then(|old| old.run.clone()),
         listed_until: now,
-        callbacks: old.map_or_else(Vec::new, |old| old.callbacks.clone()),
+        calls: old.map_or_else(Vec::new, |old| old.calls.clone()),
         own_only,
     }
 }
@@ -109,14 +111,10 @@ fn rerun<V: View>(
 /// Nothing would change but times that nobody would miss: spare the write.
 fn is_repeat<V: View>(draft: &Draft<'_, V>, submit: &Submit, record: &Record) -> Result<bool, Need> {
     let Some(held) = record.holders.get(&submit.namespace) else { return Ok(false) };
-    let mut wanted = Holder { number: held.number, since: held.since, ..submit.holder.clone() };
-    // What is owed is kept with the record once it is owed, and no longer here.
-    wanted.queued_callback = None;
-    if !record.is_going() {
-        wanted.finished_callback = None;
-    }
+    let Renewal { holder, finished, .. } = calls::renew(&submit.holder, Some(held), record, false);
+    let wanted = Holder { number: held.number, since: held.since, ..holder };
     let listed = record.is_going() || record.listed_until.since(draft.now) > LISTED - 5_000;
-    if *held != wanted || !listed {
+    if *held != wanted || finished.is_some() || !listed {
         return Ok(false);
     }
     if submit.namespace.is_default() {
@@ -127,7 +125,12 @@ fn is_repeat<V: View>(draft: &Draft<'_, V>, submit: &Submit, record: &Record) ->
 }
 
 /// Adds or renews the namespace's hold, and supersedes what it held before.
-fn hold<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, mut record: Record) -> Result<(), Need> {
+fn hold<V: View>(
+    draft: &mut Draft<'_, V>,
+    submit: &Submit,
+    mut record: Record,
+    renewed: bool,
+) -> Result<(), Need> {
     let Submit { job, namespace, .. } = submit;
     let now = draft.now;
     let mut superseded = Vec::new();
@@ -153,22 +156,18 @@ fn hold<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, mut record: Record) 
         draft.put_slot(namespace, slot)?;
     }
 
-    let is_new = !record.holders.contains_key(namespace);
-    record.holders.insert(namespace.clone(), Holder { number, since: now, ..submit.holder.clone() });
-    if let Some(holder) = record.holders.get_mut(namespace)
-        && let Some(hook) = holder.queued_callback.take().filter(|_| is_new)
-    {
-        callbacks::owe(draft, job, &mut record, namespace, CallbackKind::Queued, &hook);
+    let held = record.holders.get(namespace);
+    let Renewal { holder, queued, finished } = calls::renew(&submit.holder, held, &record, renewed);
+    record.holders.insert(namespace.clone(), Holder { number, since: now, ..holder });
+    if let Some(hook) = queued {
+        calls::owe(draft, job, &mut record, namespace, Event::Queued, hook);
+    }
+    if let Some((event, hook)) = finished {
+        calls::owe(draft, job, &mut record, namespace, event, hook);
     }
     match record.phase {
         Phase::Waiting { .. } => draft.effect(Effect::Wake),
         Phase::Done(_) => {
-            // Answered at once: it has ended for this namespace too.
-            let reason = record.outcome().map(|outcome| outcome.reason);
-            if let Some(reason) = reason {
-                let namespaces = std::slice::from_ref(namespace);
-                callbacks::owe_ends(draft, job, &mut record, namespaces, reason.into());
-            }
             record.listed_until = now.plus_millis(LISTED);
             draft.look_at(job, record.listed_until);
             draft.look_at(job, record.listed_until.plus_millis(KEPT));

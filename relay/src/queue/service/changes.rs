@@ -11,7 +11,7 @@ use super::{Error, Service, SharedRecord, With};
 use crate::limits::{MAX_DEFINITION_BYTES, MAX_HOLDERS};
 use crate::queue::command::{Command, Ending, Reply, SharedAnswer, Submit};
 use crate::queue::open::OpenQueue;
-use crate::queue::record::{EndReason, Holder, Hook, Needs, Outcome, Source};
+use crate::queue::record::{EndReason, Holder, Needs, Outcome, Source};
 use crate::store::DocumentKey;
 use crate::store::codec::decode;
 
@@ -23,6 +23,8 @@ pub(crate) struct Submission {
     pub definition: Definition,
     pub control: Control,
     pub debug: Option<bool>,
+    /// Scheme, host and port under which the submitter reached this relay, if that is known.
+    pub origin: Option<String>,
 }
 
 /// A result as a worker sends it: read, or why it cannot be.
@@ -63,7 +65,7 @@ impl Service {
         queue: &Arc<OpenQueue>,
         submission: Submission,
     ) -> Result<(JobId, u64), Error> {
-        let Submission { id, definition, control, debug } = submission;
+        let Submission { id, definition, control, debug, origin } = submission;
         let bytes = serde_json::to_vec(&definition).map_err(|error| {
             Problem::new("definition-unreadable", "Definition not readable", error.to_string())
         })?;
@@ -101,7 +103,7 @@ impl Service {
         let submit = Submit {
             verified,
             namespace,
-            holder: holder(&control),
+            holder: self.holder(queue, &control, origin.as_deref())?,
             rerun: control.rerun,
             debug,
             tags: field("tags"),
@@ -114,6 +116,23 @@ impl Service {
         let reply = self.execute_with(queue, &Command::Submit(Box::new(submit)), with).await?;
         let Reply::Done { revision } = reply else { return Err(Error::Overtaken) };
         Ok((job, revision))
+    }
+
+    /// What is kept of a submission's control. The secrets in `outputs` were never read.
+    fn holder(&self, queue: &OpenQueue, control: &Control, origin: Option<&str>) -> Result<Holder, Problem> {
+        let callbacks = control.callbacks.as_ref();
+        let hook = |callback: Option<&Callback>| {
+            let (Some(callback), Some(key)) = (callback, queue.name()) else { return Ok(None) };
+            let own = || self.own_origin.get().map_or("", String::as_str);
+            self.settings.callbacks.hook(key, callback, origin.unwrap_or_else(own))
+        };
+        Ok(Holder {
+            priority: control.priority(),
+            max_duration: control.max_duration.clone(),
+            queued_callback: hook(callbacks.and_then(|all| all.queued.as_ref()))?,
+            finished_callback: hook(callbacks.and_then(|all| all.finished.as_ref()))?,
+            ..Holder::default()
+        })
     }
 
     fn has_too_many_holders(&self, queue: &OpenQueue, job: &JobId) -> bool {
@@ -180,23 +199,6 @@ impl Service {
             self.documents.remove(run).await?;
         }
         Ok(())
-    }
-}
-
-/// What is kept of a submission's control. The secrets in `outputs` were never read.
-fn holder(control: &Control) -> Holder {
-    let hook = |callback: &Callback| {
-        let url = callback.url.clone()?;
-        Some(Hook { url, payload: callback.payload.clone() })
-    };
-    let callbacks = control.callbacks.as_ref();
-    Holder {
-        number: 0,
-        since: dockframe_shared::Timestamp::default(),
-        priority: control.priority(),
-        max_duration: control.max_duration.clone(),
-        queued_callback: callbacks.and_then(|all| all.queued.as_ref()).and_then(hook),
-        finished_callback: callbacks.and_then(|all| all.finished.as_ref()).and_then(hook),
     }
 }
 

@@ -134,10 +134,15 @@ impl Service {
     }
 
     async fn finished(&self, outcome: &Outcome) -> Result<Option<Finished>, Error> {
-        let run = match &outcome.source {
-            Source::Relay(why) => return Ok(Some(by_relay(outcome, why))),
-            Source::Run(run) | Source::Shared(run) => run,
-        };
+        match &outcome.source {
+            Source::Relay(why) => Ok(Some(by_relay(outcome, why))),
+            source => self.document_of_run(source).await,
+        }
+    }
+
+    /// What a run's worker sent at its end.
+    pub(super) async fn document_of_run(&self, source: &Source) -> Result<Option<Finished>, Error> {
+        let (Source::Run(run) | Source::Shared(run)) = source else { return Ok(None) };
         let bytes = match self.store.document(DocumentKey::Result(run.clone())).await? {
             Some(bytes) => Some(bytes),
             None => self.documents.get(run).await?,

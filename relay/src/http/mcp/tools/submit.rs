@@ -81,7 +81,13 @@ async fn submit_inner(caller: &Caller, given: Map<String, Value>) -> Result<Valu
     let service = &caller.app.service;
     let queue = service.open(&key).await?;
     let control = Control { namespace: Some(namespace.clone()), ..Control::default() };
-    let submission = Submission { id: None, definition: definition.clone(), control, debug: None };
+    let submission = Submission {
+        id: None,
+        definition: definition.clone(),
+        control,
+        debug: None,
+        origin: Some(caller.origin.clone()),
+    };
     let (job, _) = service.submit(&queue, submission).await?;
 
     let view = view_url(caller, &key, &job);
