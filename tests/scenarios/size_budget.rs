@@ -74,7 +74,9 @@ fn any_page_may_frame_ours_and_nothing_foreign_runs_in_it() {
         assert_eq!(header("x-frame-options"), "");
         let policy = header("content-security-policy");
         assert!(
-            policy.contains("script-src") && !policy.contains("'unsafe-inline'") && !policy.contains("'unsafe-eval'"),
+            policy.contains("script-src")
+                && !policy.contains("'unsafe-inline'")
+                && !policy.contains("'unsafe-eval'"),
             "{policy}"
         );
         assert!(
