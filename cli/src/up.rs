@@ -77,7 +77,6 @@ pub(crate) async fn serve(
     };
     let mut worker_config = dockframe_worker::Config::resolve(worker_args, env)?;
     worker_config.engine_patience = ENGINE_PATIENCE;
-    let page = Url::parse(&format!("http://{address}/"))?;
 
     // The relay outlives the worker, so that what the worker has to say at its end is heard.
     let relay_stop = CancellationToken::new();

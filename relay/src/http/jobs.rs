@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
-use dockframe_shared::job::Control;
+use dockframe_shared::job::{Control, JobObject};
 use dockframe_shared::{JobId, NamespaceSelector, QueueKey};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, header};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -146,13 +146,26 @@ pub(crate) async fn definition_in_queue(State(app): State<Arc<App>>, InQueue(que
     Ok(Json(json!({ "data": app.service.definition(Scope::Queue(&queue), &id).await? })))
 }
 
-pub(crate) async fn result(State(app): State<Arc<App>>, ByJob(id): ByJob) -> Answer {
-    Ok(Json(json!({ "data": app.service.result(Scope::Anywhere, &id).await? })))
+pub(crate) async fn result(State(app): State<Arc<App>>, ByJob(id): ByJob) -> Result<Response, ApiError> {
+    Ok(result_answer(app.service.result(Scope::Anywhere, &id).await?.as_ref()))
 }
 
-pub(crate) async fn result_in_queue(State(app): State<Arc<App>>, InQueue(queue, id): InQueue) -> Answer {
+pub(crate) async fn result_in_queue(
+    State(app): State<Arc<App>>,
+    InQueue(queue, id): InQueue,
+) -> Result<Response, ApiError> {
     let queue = app.service.open(&queue).await?;
-    Ok(Json(json!({ "data": app.service.result(Scope::Queue(&queue), &id).await? })))
+    Ok(result_answer(app.service.result(Scope::Queue(&queue), &id).await?.as_ref()))
+}
+
+/// "None yet" is soon untrue, so nobody on the way may keep it.
+fn result_answer(result: Option<&JobObject>) -> Response {
+    let is_there = result.is_some();
+    let mut answer = Json(json!({ "data": result })).into_response();
+    if !is_there {
+        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    answer
 }
 
 pub(crate) async fn namespaces(State(app): State<Arc<App>>, InQueue(queue, id): InQueue) -> Answer {
