@@ -12,7 +12,7 @@ native := --workspace --exclude dockframe-frontend
 wasm := --target wasm32-unknown-unknown -p dockframe-frontend
 
 # What the page is made of. It is built again only when one of these is newer.
-page_sources := index.html Trunk.toml Cargo.toml Cargo.lock \
+page_sources := index.html Trunk.toml Cargo.toml Cargo.lock .cargo/config.toml \
 	$(shell find frontend shared/src shared/Cargo.toml styles -type f 2>/dev/null)
 
 .PHONY: help
@@ -66,7 +66,8 @@ page: dist/index.html ## build the page into dist/
 
 dist/index.html: $(page_sources)
 	@printf '==> Building the page (2 minutes the first time, then seconds)\n'
-	@trunk --log warn build --release
+	@# Trunk stops at NO_COLOR=1, which many terminals and all CI set: it wants true or false.
+	@env -u NO_COLOR trunk --log warn build --release
 	@touch $@
 
 .PHONY: dev
