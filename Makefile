@@ -82,6 +82,12 @@ bench: ## how fast jobs go through the release build
 	@$(MAKE) page
 	@scripts/bench
 
+.PHONY: nightly
+nightly: ## a million simulated schedules (SCHEDULES=1000000)
+	@CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 DEPLOYMENT_SCHEDULES=$(or $(SCHEDULES),1000000) \
+		cargo test --release --quiet -p dockframe-relay --lib -- --ignored --nocapture --exact \
+		queue::deployment::no_schedule_of_a_million_breaks_a_promise
+
 .PHONY: fmt
 fmt: ## format everything
 	@cargo fmt --all

@@ -252,6 +252,9 @@ impl View for Sight<'_> {
     }
 
     fn leased_to(&self, worker: &WorkerId) -> Vec<JobId> {
-        self.cache.by_worker.get(worker).into_iter().flatten().cloned().collect()
+        let mut jobs: Vec<JobId> = self.cache.by_worker.get(worker).into_iter().flatten().cloned().collect();
+        // In one order, so that a decision can be repeated.
+        jobs.sort();
+        jobs
     }
 }

@@ -53,10 +53,6 @@ pub(crate) enum Command {
         worker: WorkerId,
         first: bool,
     },
-    /// The last socket of an old worker closed.
-    OldClosed {
-        worker: WorkerId,
-    },
     /// An old worker takes a job (`jobs-and-states` 8.8).
     Claim {
         job: JobId,

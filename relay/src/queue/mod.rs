@@ -11,6 +11,8 @@
 pub(crate) mod apply;
 pub(crate) mod cache;
 pub(crate) mod command;
+#[cfg(test)]
+mod deployment;
 mod derive;
 pub(crate) mod elsewhere;
 pub(crate) mod heard;

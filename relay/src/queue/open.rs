@@ -76,6 +76,8 @@ pub(crate) struct LeaseSocket {
 pub(crate) struct OldSocket {
     pub outbox: Arc<Outbox>,
     pub registration: Option<Registration>,
+    /// The newest session that this worker had on a socket of this relay, however many it has.
+    pub session: u64,
 }
 
 /// A worker does not want a job.

@@ -289,7 +289,7 @@ impl Service {
                 }
             };
             if decision.hangs_on_reads(command)
-                && self.is_outdated(queue, &decision.reads, &mut looked).await?
+                && self.is_outdated(queue, command, &decision.reads, &mut looked).await?
             {
                 continue;
             }
@@ -334,15 +334,17 @@ impl Service {
         Err(Error::Overtaken)
     }
 
-    /// Whether others have written what such a decision was made on: then it is learned. Where this
-    /// process is the only writer, what it knows is what there is.
+    /// Whether others have written what such a decision was made on: then it is learned. Where this process is the
+    /// only writer, what it knows is what there is; but for a look, whose due entry may have come of a commit that is
+    /// durable and not taken in yet.
     async fn is_outdated(
         self: &Arc<Self>,
         queue: &Arc<OpenQueue>,
+        command: &Command,
         reads: &[(Key, u64)],
         looked: &mut Looked,
     ) -> Result<bool, Error> {
-        if self.store.others().is_none() {
+        if self.store.others().is_none() && !matches!(command, Command::Look { .. }) {
             return Ok(false);
         }
         let mut outdated = false;
@@ -539,14 +541,53 @@ impl Service {
         Ok(())
     }
 
-    /// Offers a result to other queues once more, as a due entry asks for.
+    /// Offers a result to other queues once more, and takes back what this queue does not stand for any more, as a due
+    /// entry asks for. The store alone is asked, and compares: another relay may have changed the record by now.
     pub(crate) async fn share_again(self: &Arc<Self>, queue: &Arc<OpenQueue>, due: Due) -> Result<(), Error> {
-        if let Some(record) = self.record(queue, &due.job).await?
-            && let Some((key, shared)) = shared_record(queue.digest, &due.job, &record)
-        {
-            self.store.set_document(key, encode(&shared)?).await?;
+        let key = Key::Record(due.job.clone());
+        let stored = self.store.read(queue.digest, key.clone()).await?;
+        let entry = stored.as_ref().map(|stored| decode_entry(&key, &stored.bytes)).transpose()?;
+        let offer = match &entry {
+            Some(Entry::Record(record)) => shared_record(queue.digest, &due.job, record),
+            _ => None,
+        };
+        let shared = DocumentKey::Shared(due.job.clone());
+        let standing = self.store.document(shared.clone()).await?;
+        let mut is_free = standing.is_none();
+        if let Some(bytes) = standing {
+            let standing: SharedRecord = decode(&bytes)?;
+            let is_offered = offer.as_ref().is_some_and(|(_, offer)| offer.run == standing.run);
+            if standing.queue == *queue.digest.as_bytes() && !is_offered {
+                is_free = self.store.remove_document(shared, Some(bytes)).await?;
+            }
         }
-        self.forget_due(queue, due).await
+        let (Some((name, offer)), Some(stored), Some(entry), true) = (offer, stored, entry, is_free) else {
+            return self.forget_due(queue, due).await;
+        };
+        // Written as it is, so that nothing is offered that was taken away a moment ago: the due entry stays then.
+        let live = self.counts_as_live(&entry);
+        let revision = stored.revision + 1;
+        let write = StoreWrite {
+            key: key.clone(),
+            expected: stored.revision,
+            revision,
+            bytes: Some(stored.bytes),
+            live,
+        };
+        let commit = Commit {
+            queue: queue.digest,
+            at: self.now(),
+            writes: vec![write],
+            due: Vec::new(),
+            done: vec![due],
+            claims: false,
+            documents: Vec::new(),
+            offers: vec![(name, encode(&offer)?)],
+        };
+        if self.store.commit(commit).await? == Committed::Ok {
+            queue.cache().put(&key, revision, Some(entry), live, self.now());
+        }
+        Ok(())
     }
 
     pub(crate) async fn forget_due(&self, queue: &OpenQueue, due: Due) -> Result<(), Error> {

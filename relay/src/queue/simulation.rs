@@ -576,7 +576,11 @@ impl World {
         let worker = worker_id(name);
         match self.any_of(6) {
             0 => self.execute(relay, Command::OldWorker { worker, first: true }, false).map(drop),
-            1 => self.execute(relay, Command::OldClosed { worker }, false).map(drop),
+            1 => {
+                let known = self.relays[relay].worker(&worker).ok().flatten();
+                let session = known.map_or(0, |known| known.value.session);
+                self.execute(relay, Command::Closed { worker, session }, false).map(drop)
+            }
             2 => self.execute(relay, Command::ClaimLost { job, worker }, false).map(drop),
             3 | 4 => {
                 let time = self.now;

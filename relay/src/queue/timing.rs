@@ -22,6 +22,8 @@ pub(crate) const AROUND_THE_RUN: i64 = 3_600_000;
 pub(crate) const LONGEST_RUN: i64 = 7 * 24 * 3_600_000;
 /// Between SIGTERM and SIGKILL.
 pub(crate) const KILL_GRACE: u64 = 2_000;
+/// When it is looked whether a result is offered to other queues as it should be.
+pub(crate) const SHARED_AGAIN: i64 = 5_000;
 /// So many losses of its workers end a job.
 pub(crate) const MAX_LOSSES: u32 = 5;
 

@@ -56,14 +56,12 @@ pub enum OpenStoreError {
 
 enum Job {
     Commit(Commit, oneshot::Sender<Result<Committed, StoreError>>),
-    Set(DocumentKey, Vec<u8>, oneshot::Sender<Result<Vec<u8>, StoreError>>),
     Remove(DocumentKey, Option<Vec<u8>>, oneshot::Sender<Result<bool, StoreError>>),
 }
 
 /// An answer that is given once the transaction is durable.
 enum Answer {
     Commit(Committed, oneshot::Sender<Result<Committed, StoreError>>),
-    Set(Vec<u8>, oneshot::Sender<Result<Vec<u8>, StoreError>>),
     Remove(bool, oneshot::Sender<Result<bool, StoreError>>),
 }
 
@@ -187,7 +185,6 @@ fn write_all(database: &Database, mut jobs: mpsc::Receiver<Job>) {
                     // Whoever does not wait any more does not need the answer.
                     match answer {
                         Answer::Commit(committed, to) => drop(to.send(Ok(committed))),
-                        Answer::Set(bytes, to) => drop(to.send(Ok(bytes))),
                         Answer::Remove(removed, to) => drop(to.send(Ok(removed))),
                     }
                 }
@@ -245,18 +242,6 @@ fn write_group(database: &Database, group: Vec<Job>, answers: &mut Vec<Answer>) 
                         }
                     }
                     answers.push(Answer::Commit(Committed::Ok, to));
-                }
-                Job::Set(key, bytes, to) => {
-                    let key = keys::document(&key);
-                    let known = documents.get(&*key)?.map(|known| known.value().to_vec());
-                    let standing = match known {
-                        Some(known) => known,
-                        None => {
-                            documents.insert(&*key, &*bytes)?;
-                            bytes
-                        }
-                    };
-                    answers.push(Answer::Set(standing, to));
                 }
                 Job::Remove(key, bytes, to) => {
                     let key = keys::document(&key);
@@ -353,10 +338,6 @@ impl Store for EmbeddedStore {
             Ok(table.get(&*keys::document(&key))?.map(|found| found.value().to_vec()))
         };
         std::future::ready(read().map_err(unavailable)).boxed()
-    }
-
-    fn set_document(&self, key: DocumentKey, bytes: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
-        self.ask(|answer| Job::Set(key, bytes, answer)).boxed()
     }
 
     fn remove_document(

@@ -121,9 +121,6 @@ pub(crate) trait Store: Send + Sync + std::fmt::Debug {
 
     fn document(&self, key: DocumentKey) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
 
-    /// Sets it unless it is there; the one that stands.
-    fn set_document(&self, key: DocumentKey, bytes: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, StoreError>>;
-
     /// Takes it away if it is still this one; `None`: whatever it is.
     fn remove_document(
         &self,

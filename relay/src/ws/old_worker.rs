@@ -55,7 +55,9 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
     let id = {
         let mut sockets = queue.sockets();
         let id = sockets.new_id();
-        sockets.old_workers.insert(id, OldSocket { outbox: Arc::clone(&outbox), registration: None });
+        sockets
+            .old_workers
+            .insert(id, OldSocket { outbox: Arc::clone(&outbox), registration: None, session: 0 });
         id
     };
     outbox.full_list();

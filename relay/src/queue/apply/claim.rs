@@ -9,7 +9,6 @@ use dockframe_shared::{JobId, LeaseId, Timestamp, WorkerId};
 
 use super::draft::Draft;
 use super::lease::{hold, record_outcome, wait_again};
-use super::register;
 use crate::queue::command::{Effect, Ending, Reply};
 use crate::queue::record::{Lease, Outcome, Phase, Source};
 use crate::queue::timing::{self, LEASE_TTL};
@@ -31,15 +30,6 @@ pub(super) fn old_worker<V: View>(
     let session = known.session;
     draft.put_worker(worker, known)?;
     Ok(Reply::Registered { session, revoked: Vec::new() })
-}
-
-/// Its last socket closed: its claims are lost after a grace, unless it registers again.
-pub(super) fn old_closed<V: View>(draft: &mut Draft<'_, V>, worker: &WorkerId) -> Result<Reply, Need> {
-    match draft.worker(worker)? {
-        // By now it speaks of leases: this socket was its last of the old way.
-        Some(known) if known.instance.is_none() => register::closed(draft, worker, known.session),
-        _ => Ok(Reply::Stale),
-    }
 }
 
 pub(super) fn claim<V: View>(

@@ -7,6 +7,7 @@ use dockframe_shared::{JobId, LeaseId, Namespace, Timestamp, WorkerId};
 
 use crate::queue::command::{Decision, Due, DueKind, Effect, Ids, Reply, Write};
 use crate::queue::record::{Record, Slot, WorkerRecord};
+use crate::queue::timing::SHARED_AGAIN;
 use crate::queue::view::{Entry, Key, Need, View};
 
 pub(super) struct Draft<'a, V> {
@@ -145,6 +146,18 @@ impl<'a, V: View> Draft<'a, V> {
         if !self.due.contains(&due) {
             self.due.push(due);
         }
+    }
+
+    /// This run's result answers other queues no more. A due entry says so again: what is done after the commit alone
+    /// is lost when its relay is.
+    pub(super) fn unshare(&mut self, job: &JobId, run: &LeaseId) {
+        self.effect(Effect::Unshare { job: job.clone(), run: run.clone() });
+        self.share_later(job);
+    }
+
+    /// What the job's record offers to other queues, or does not any more, is made sure of in a moment.
+    pub(super) fn share_later(&mut self, job: &JobId) {
+        self.due(job, DueKind::Share, self.now.plus_millis(SHARED_AGAIN));
     }
 
     /// The job is in none of these namespaces' slots any more.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use dockframe_shared::protocol::RevokeWhy;
-use dockframe_shared::{JobId, Namespace, NamespaceSelector};
+use dockframe_shared::{JobId, LeaseId, Namespace, NamespaceSelector};
 
 use super::calls;
 use super::draft::Draft;
-use crate::queue::command::{DueKind, Effect, Reply, Who};
-use crate::queue::record::{EndReason, Event, LetGo, Needs, Phase, Record};
+use crate::queue::command::{Effect, Reply, Who};
+use crate::queue::record::{EndReason, Event, LetGo, Needs, Outcome, Phase, Record};
 use crate::queue::timing::{KEPT, LISTED};
 use crate::queue::view::{Need, View};
 
@@ -93,6 +93,8 @@ fn end<V: View>(
     let now = draft.now;
     let mut claimer = None;
     if let Some(lease) = record.lease() {
+        #[cfg(test)]
+        crate::queue::deployment::guards::leave_lease(&lease.id, job);
         if lease.is_claim() {
             claimer = Some(lease.worker.clone());
         } else {
@@ -116,11 +118,12 @@ fn end<V: View>(
         if let Some(run) = record.run.take().filter(|run| outcome.run() != Some(run)) {
             draft.effect(Effect::DropRun(run));
         }
-        record.run = outcome.run().cloned();
+        // The lines of a shared answer are another queue's.
+        record.run = outcome.run().filter(|_| !outcome.is_shared()).cloned();
         record.time = outcome.time;
         if !outcome.is_shared() {
             draft.effect(Effect::Share(job.clone()));
-            draft.due(job, DueKind::Share, now.plus_millis(5_000));
+            draft.share_later(job);
         }
         record.phase = Phase::Done(outcome);
         record.listed_until = now.plus_millis(LISTED);
@@ -145,19 +148,22 @@ fn end<V: View>(
 
 /// All that this queue keeps of the job's runs goes; what other queues keep stays.
 fn forget_documents<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut Record) {
-    let outcomes = [record.previous.take(), record.outcome().cloned()];
-    for outcome in outcomes.into_iter().flatten().filter(|outcome| !outcome.is_shared()) {
+    let outcomes: Vec<Outcome> =
+        [record.previous.take(), record.outcome().cloned()].into_iter().flatten().collect();
+    // The documents of a shared answer are another queue's.
+    let (shared, own): (Vec<&Outcome>, Vec<&Outcome>) =
+        outcomes.iter().partition(|outcome| outcome.is_shared());
+    let shared: Vec<&LeaseId> = shared.into_iter().filter_map(Outcome::run).collect();
+    for outcome in own {
         if let Some(run) = outcome.run() {
-            draft.effect(Effect::Unshare { job: job.clone(), run: run.clone() });
+            draft.unshare(job, run);
             draft.effect(Effect::DropRun(run.clone()));
         }
         if record.run.as_ref() == outcome.run() {
             record.run = None;
         }
     }
-    // The lines of a shared answer are another queue's.
-    let shared = matches!(&record.phase, Phase::Done(outcome) if outcome.is_shared());
-    if let Some(run) = record.run.take().filter(|_| !shared) {
+    if let Some(run) = record.run.take().filter(|run| !shared.contains(&run)) {
         draft.effect(Effect::DropRun(run));
     }
 }

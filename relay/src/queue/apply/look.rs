@@ -103,6 +103,10 @@ fn held_too_long<V: View>(
         draft.look_at(job, next.min(deadline));
         return Ok(());
     }
+    // Compared as well: a worker that has come back meanwhile has lost nothing (`jobs-and-states` 8.7).
+    if let Some(known) = draft.worker(&held.worker)? {
+        draft.put_worker(&held.worker, known)?;
+    }
     record.phase = Phase::Waiting { expired: Some(held) };
     record.time = now;
     draft.effect(Effect::Changed(job.clone()));
@@ -124,7 +128,7 @@ fn leave_the_list<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: Record
     let own = record.outcome().filter(|outcome| !outcome.is_shared()).and_then(Outcome::run).cloned();
     if let Some(run) = own {
         draft.put_run(&run, None)?;
-        draft.effect(Effect::Unshare { job: job.clone(), run: run.clone() });
+        draft.unshare(job, &run);
         draft.effect(Effect::DropRun(run));
     }
     draft.remove_record(job)

@@ -50,7 +50,6 @@ pub(crate) fn apply<V: View>(
         }
         Command::Closed { worker, session } => register::closed(&mut draft, worker, *session)?,
         Command::OldWorker { worker, first } => claim::old_worker(&mut draft, worker, *first)?,
-        Command::OldClosed { worker } => claim::old_closed(&mut draft, worker)?,
         Command::Claim { job, worker, time } => claim::claim(&mut draft, job, worker, *time)?,
         Command::ClaimFinish { job, worker, run, ending } => {
             claim::finish(&mut draft, job, worker, run, ending)?

@@ -164,7 +164,10 @@ fn take(queue: &mut Queue, seen: &mut Seen, step: &Step) -> Option<JobId> {
             let ending = Ending::Result { reason: ResultReason::Error, time: now };
             Command::ClaimFinish { job: id(JOBS[job]), worker: worker(OLD_WORKERS[old]), run, ending }
         }
-        Step::OldClosed { old } => Command::OldClosed { worker: worker(OLD_WORKERS[old]) },
+        Step::OldClosed { old } => {
+            let session = queue.session(OLD_WORKERS[old]);
+            Command::Closed { worker: worker(OLD_WORKERS[old]), session }
+        }
         Step::Pass { millis, another_free } => {
             queue.pass_with(millis, another_free);
             return None;

@@ -95,7 +95,7 @@ fn rerun<V: View>(
         draft.put_slot(namespace, slot)?;
     }
     if let (false, Some(run)) = (outcome.is_shared(), outcome.run()) {
-        draft.effect(Effect::Unshare { job: job.clone(), run: run.clone() });
+        draft.unshare(job, run);
     }
     Ok(Record {
         phase: Phase::Waiting { expired: None },

@@ -398,7 +398,8 @@ fn an_old_worker_that_was_lost_still_delivers_and_after_a_cancel_not() {
         queue.tell(&Command::OldWorker { worker: worker("w"), first: true });
         queue.tell(&claim);
         let run = queue.of("a").unwrap().lease().unwrap().id.clone();
-        queue.tell(&Command::OldClosed { worker: worker("w") });
+        let session = queue.session("w");
+        queue.tell(&Command::Closed { worker: worker("w"), session });
         queue.pass(3_000);
         assert!(queue.is_waiting("a"));
         if cancelled {

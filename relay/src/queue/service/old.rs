@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dockframe_shared::job::{JobObject, LogLine};
 use dockframe_shared::protocol::{LogStep, Registration};
 use dockframe_shared::{JobId, LeaseId, WorkerId};
 
 use super::{Error, Finishing, Scope, Service};
+use crate::queue::cache::{Looked, Sight};
 use crate::queue::command::{Command, Reply};
 use crate::queue::object::{Extra, is_shown, job_object};
-use crate::queue::open::{OpenQueue, SocketId};
+use crate::queue::open::{OldSocket, OpenQueue, SocketId};
 use crate::queue::record::{Phase, Record};
+use crate::queue::view::View as _;
 
+/// So long another relay's list of workers may be on its way.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 /// A claim that changes while its result is written is looked for again so often.
 const TRIES: usize = 8;
 
@@ -25,10 +30,14 @@ impl Service {
         registration: Registration,
         first: bool,
     ) -> Result<(), Error> {
-        self.execute(queue, &Command::OldWorker { worker: registration.id.clone(), first }).await?;
+        let command = Command::OldWorker { worker: registration.id.clone(), first };
+        let reply = self.execute(queue, &command).await?;
         let changed = {
             let mut sockets = queue.sockets();
             let Some(entry) = sockets.old_workers.get_mut(&socket) else { return Ok(()) };
+            if let (true, Reply::Registered { session, .. }) = (first, reply) {
+                entry.session = session;
+            }
             let timeless = |registration: &Registration| Registration {
                 time: dockframe_shared::Timestamp::default(),
                 ..registration.clone()
@@ -49,19 +58,36 @@ impl Service {
         queue: &Arc<OpenQueue>,
         socket: SocketId,
     ) -> Result<(), Error> {
-        let worker = {
+        let (worker, session) = {
             let mut sockets = queue.sockets();
-            let gone = sockets.old_workers.remove(&socket).and_then(|gone| gone.registration);
-            let Some(gone) = gone else { return Ok(()) };
-            let others = sockets.old_workers.values().filter_map(|other| other.registration.as_ref());
-            let lives_on = { others }.any(|other| other.id == gone.id);
-            (!lives_on).then_some(gone.id)
+            let Some(gone) = sockets.old_workers.remove(&socket) else { return Ok(()) };
+            let Some(registration) = gone.registration else { return Ok(()) };
+            let worker = registration.id;
+            let is_its =
+                |other: &OldSocket| other.registration.as_ref().is_some_and(|other| other.id == worker);
+            let other = sockets.old_workers.values_mut().find(|other| is_its(other));
+            let lives_on = other.is_some();
+            if let Some(other) = other {
+                other.session = other.session.max(gone.session);
+            }
+            ((!lives_on).then_some(worker), gone.session)
         };
+        self.workers_changed(queue);
+        let mut session = session;
+        if let Some(worker) = &worker
+            && let Some(newest) = session_of(queue, worker).filter(|newest| *newest > session)
+        {
+            // It was on another relay since, and may be there still: whether it is may be on its way.
+            tokio::select! {
+                () = tokio::time::sleep(ON_ITS_WAY) => {}
+                () = self.stopping().cancelled() => {}
+            }
+            session = newest;
+        }
         // A socket on another relay is one of its sockets too.
         let worker = worker.filter(|worker| !queue.elsewhere().has_old(worker));
-        self.workers_changed(queue);
         let Some(worker) = worker.filter(|_| !self.stopping().is_cancelled()) else { return Ok(()) };
-        self.execute(queue, &Command::OldClosed { worker }).await?;
+        self.execute(queue, &Command::Closed { worker, session }).await?;
         Ok(())
     }
 
@@ -169,4 +195,12 @@ impl Service {
         let waiting = cache.waiting().take(limit);
         own.chain(waiting).map(|(job, record)| (job.clone(), job_object(record, Extra::default()))).collect()
     }
+}
+
+/// The newest session of the worker, on whichever relay.
+fn session_of(queue: &OpenQueue, worker: &WorkerId) -> Option<u64> {
+    let (cache, looked) = (queue.cache(), Looked::new());
+    let sight = Sight { cache: &cache, looked: &looked };
+    let known = sight.worker(worker).ok().flatten()?;
+    Some(known.value.session)
 }

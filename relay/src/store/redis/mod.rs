@@ -418,16 +418,6 @@ impl Store for RedisStore {
         .boxed()
     }
 
-    fn set_document(&self, key: DocumentKey, bytes: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
-        async move {
-            let mut set = cmd("SET");
-            set.arg(keys::document(&key)).arg(&bytes).arg("NX").arg("GET");
-            let known: Option<Vec<u8>> = self.ask(set).await.map_err(unavailable)?;
-            Ok(known.unwrap_or(bytes))
-        }
-        .boxed()
-    }
-
     fn remove_document(
         &self,
         key: DocumentKey,
