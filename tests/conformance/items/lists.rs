@@ -332,6 +332,13 @@ async fn only_asker(t: Test) -> anyhow::Result<()> {
     let queue = t.queue();
     let (asker, other, worker) =
         (Client::join(&t, &queue).await?, Client::join(&t, &queue).await?, Worker::join(&t, &queue).await?);
+    // The first registration is news to everybody, on another instance a moment later.
+    let knows_worker = |list: &Value| {
+        list["workers"].as_array().is_some_and(|all| all.iter().any(|one| one["id"] == worker.id.as_str()))
+    };
+    for peer in [&*other, &*worker] {
+        peer.message_that(0, "Workers", "Workers with the new one", knows_worker).await?;
+    }
     other.settle().await?;
     let marks = [other.mark(), worker.mark()];
     for _ in 0..3 {
