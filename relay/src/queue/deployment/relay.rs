@@ -319,7 +319,8 @@ impl World {
                         _ => session,
                     };
                     let on = self.sessions.get(&(queue, worker.clone(), newest)).copied();
-                    let lives_on = on.is_some_and(|on| on != socket && self.sockets[on].relay_side);
+                    // Not known yet: the other relay is about to tell.
+                    let lives_on = on.is_none_or(|on| on != socket && self.sockets[on].relay_side);
                     (!lives_on).then_some(Command::Closed { worker, session: newest })
                 }
             }
