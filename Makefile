@@ -63,6 +63,7 @@ check-fast: ## format and clippy alone, native and wasm
 
 .PHONY: page
 page: dist/index.html ## build the page into dist/
+	@:
 
 dist/index.html: $(page_sources)
 	@printf '==> Building the page (2 minutes the first time, then seconds)\n'

@@ -277,25 +277,29 @@ struct PullFailure {
 impl PullFailure {
     fn of(reference: &str, status: Option<u16>, message: &str) -> Self {
         let lower = message.to_lowercase();
-        let refusals = [
-            "manifest unknown",
-            "pull access denied",
-            "repository does not exist",
-            "unauthorized",
-            "not found",
-            "invalid reference",
-            "no matching manifest",
-            "denied",
-        ];
-        let is_refusal = refusals.iter().any(|text| lower.contains(text))
-            || status.is_some_and(|status| matches!(status, 400..=407 | 409..=428));
-        let is_name_fault =
-            ["no such host", "name resolution", "server misbehaving"].iter().any(|text| lower.contains(text));
-        let hint =
-            if is_name_fault { " (no network? images that are on this machine need none)" } else { "" };
+        let says = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
+        let is_name_fault = says(&["no such host", "name resolution", "server misbehaving"]);
+        // "Access denied" first: registries say it of what does not exist, too, and in the same breath.
+        let refusal = if says(&["denied", "unauthorized"]) {
+            Some(
+                " (no such image, or a private one: check its name, or log in with 'docker login' on the worker)",
+            )
+        } else if says(&["no matching manifest"]) {
+            Some(" (the image is not made for this worker's kind of processor)")
+        } else if says(&["manifest unknown", "repository does not exist", "not found"]) {
+            Some(" (check the image's name and tag)")
+        } else if says(&["invalid reference"])
+            || status.is_some_and(|status| matches!(status, 400..=407 | 409..=428))
+        {
+            Some("")
+        } else {
+            None
+        };
+        let no_network = " (no network? images that are on this machine need none)";
+        let hint = refusal.unwrap_or(if is_name_fault { no_network } else { "" });
         Self {
             text: format!("pulling {reference}: {message}{hint}"),
-            is_transient: !is_refusal,
+            is_transient: refusal.is_none(),
             is_name_fault,
         }
     }
@@ -444,6 +448,7 @@ mod tests {
     #[test]
     fn refusals_are_told_from_faults_that_pass() {
         let missing = "pull access denied for nope, repository does not exist or may require 'docker login'";
+        assert!(PullFailure::of("nope", Some(404), missing).text.ends_with("'docker login' on the worker)"));
         assert!(!PullFailure::of("nope", Some(404), missing).is_transient);
         assert!(
             !PullFailure::of("a:9", Some(404), "manifest for a:9 not found: manifest unknown").is_transient
