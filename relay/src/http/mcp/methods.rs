@@ -1,9 +1,9 @@
-//! The methods, and how a running call tells of its progress.
+//! The methods.
 
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
 
-use super::rpc::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, Request, RpcError};
+use super::progress::Notifier;
+use super::rpc::{INVALID_PARAMS, METHOD_NOT_FOUND, Request, RpcError};
 use super::{Caller, resources, tools};
 
 pub(super) const NAME: &str = "dockframe";
@@ -15,29 +15,6 @@ const VERSIONS: &[&str] = &["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-0
 const INSTRUCTIONS: &str = "Runs Docker containers as jobs. submit_job starts one and gives its jobId; follow_job \
     waits for its end and gives its log; get_job_status gives its result. A job reads files from /inputs and writes \
     files to /outputs. The queue names the machines that run it: who knows its name may use it.";
-
-/// What a call sends before its reply.
-#[derive(Debug, Clone)]
-pub(super) struct Notifier {
-    messages: mpsc::Sender<Value>,
-    /// Given by the caller when it wants to hear of progress.
-    token: Option<Value>,
-}
-
-impl Notifier {
-    pub(super) fn new(messages: mpsc::Sender<Value>, request: &Request) -> Self {
-        let token = request.params.get("_meta").and_then(|meta| meta.get("progressToken")).cloned();
-        Self { messages, token }
-    }
-
-    pub(super) async fn progress(&self, progress: u64, message: &str) {
-        let Some(token) = &self.token else { return };
-        let params = json!({ "progressToken": token, "progress": progress, "message": message });
-        let notification = json!({ "method": "notifications/progress", "params": params, "jsonrpc": "2.0" });
-        // Whoever does not listen any more ends the call with its connection.
-        drop(self.messages.send(notification).await);
-    }
-}
 
 pub(super) fn is_supported(version: &str) -> bool {
     VERSIONS.contains(&version)
@@ -83,10 +60,4 @@ fn initialize(params: &Map<String, Value>) -> Value {
 fn text<'p>(params: &'p Map<String, Value>, name: &str) -> Result<&'p str, RpcError> {
     let missing = || RpcError::new(INVALID_PARAMS, format!("`{name}` must be a text"));
     params.get(name).and_then(Value::as_str).ok_or_else(missing)
-}
-
-/// A failure of ours: told to the log with its causes, to the caller without them.
-pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> RpcError {
-    tracing::error!(error = crate::error::chain(error), "a call of MCP failed");
-    RpcError::new(INTERNAL_ERROR, "Internal error: try again later")
 }

@@ -5,7 +5,6 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::Caller;
-use super::methods::internal;
 use super::rpc::{INTERNAL_ERROR, RpcError};
 
 pub(super) const EXAMPLE: &str = "queue://public1/jobs";
@@ -37,8 +36,8 @@ pub(super) async fn read(caller: &Caller, uri: &str) -> Result<Value, RpcError> 
     let name = percent_decode_str(name).decode_utf8().map_err(|_| unknown())?;
     let key = QueueKey::new(&*name).map_err(|_| unknown())?;
     let service = &caller.app.service;
-    let queue = service.open(&key).await.map_err(|error| internal(&error))?;
+    let queue = service.open(&key).await.map_err(|error| RpcError::internal(&error))?;
     let list = json!({ "data": service.list(&queue) });
-    let text = serde_json::to_string_pretty(&list).map_err(|error| internal(&error))?;
+    let text = serde_json::to_string_pretty(&list).map_err(|error| RpcError::internal(&error))?;
     Ok(json!({ "contents": [{ "uri": uri, "mimeType": JSON, "text": text }] }))
 }

@@ -29,6 +29,12 @@ pub(super) struct RpcError {
 }
 
 impl RpcError {
+    /// A failure of ours: told to the log with its causes, to the caller without them.
+    pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error = crate::error::chain(error), "a call of MCP failed");
+        Self::new(INTERNAL_ERROR, "Internal error: try again later")
+    }
+
     pub(super) fn new(code: i64, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }

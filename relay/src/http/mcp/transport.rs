@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Caller;
-use super::methods::{self, Notifier};
+use super::methods;
+use super::progress::Notifier;
 use super::rpc::{self, Incoming, RpcError, TRANSPORT_ERROR};
 use crate::http::App;
 use crate::http::blobs::origin;

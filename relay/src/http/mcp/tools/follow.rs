@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Failure, arguments, job_id, queue_key, result_url, tool, view_url};
 use crate::http::mcp::Caller;
-use crate::http::mcp::methods::Notifier;
+use crate::http::mcp::progress::Notifier;
 use crate::http::stream::Follower;
 use crate::queue::service::Scope;
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::Caller;
-use super::methods::Notifier;
+use super::progress::Notifier;
 use super::rpc::{INTERNAL_ERROR, RpcError};
 use crate::error::chain;
 use crate::queue::service;
