@@ -1,4 +1,5 @@
 //! `dockframe-conformance relay URL`: does a relay keep the promises of the protocol?
+//! `dockframe-conformance page URL`: is a page a metaframe of the protocol ([`page`])?
 //!
 //! Black box: it drives nothing but the wire (HTTP, client sockets, worker sockets) and plays the workers itself, so
 //! it needs no container, no browser and no knowledge of the relay's insides. Each test belongs to a numbered item
@@ -11,6 +12,7 @@
 mod check;
 mod items;
 mod known;
+mod page;
 mod peers;
 mod registry;
 mod replay;
@@ -39,6 +41,11 @@ struct Arguments {
 enum Command {
     /// Runs the tests against a relay.
     Relay(Box<RelayArguments>),
+    /// Shows that a page is a metaframe: it is loaded into a real host in Chromium, and shakes hands.
+    Page {
+        /// Address of the page, such as `http://127.0.0.1:8000/`.
+        url: url::Url,
+    },
     /// Prints the tests without running them.
     List(Selection),
 }
@@ -88,6 +95,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Relay(arguments) => relay(*arguments).await,
+            Command::Page { url } => page::run(&url).await,
         }
     })
 }

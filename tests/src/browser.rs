@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fantoccini::elements::Element;
-use fantoccini::wd::{Capabilities, Locator, WebDriverCompatibleCommand};
+use fantoccini::wd::{Capabilities, Locator, WebDriverCompatibleCommand, WindowHandle};
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
@@ -17,7 +17,6 @@ use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::process::Process;
-use crate::scenario::Scenario;
 use crate::wait;
 
 /// Runs first in every frame: keeps what the frame receives, in a form that is JSON.
@@ -42,12 +41,16 @@ pub struct Browser {
 }
 
 impl Browser {
-    pub(crate) async fn start(scenario: &Scenario, number: usize) -> anyhow::Result<Self> {
-        let profile = scenario.folder().join(format!("chromium-{number}"));
+    /// Starts one; its profile and its logs lie in the folder.
+    ///
+    /// # Errors
+    /// It is not installed, or does not start.
+    pub async fn start(folder: &Path, number: usize) -> anyhow::Result<Self> {
+        let profile = folder.join(format!("chromium-{number}"));
         std::fs::create_dir_all(&profile)?;
         let mut command = Command::new("chromedriver");
         command.arg("--port=0");
-        let driver = Process::start(&format!("chromedriver-{number}"), command, scenario.folder())
+        let driver = Process::start(&format!("chromedriver-{number}"), command, folder)
             .context("chromedriver cannot be started: run `scripts/setup --test`")?;
         let said = driver.says("started successfully on port ", wait::SOON).await?;
         let port = said.split("started successfully on port ").nth(1).and_then(|rest| rest.split('.').next());
@@ -59,10 +62,7 @@ impl Browser {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .context("Chromium does not start")?;
-        let source = json!({ "source": RECORDER });
-        client
-            .issue_cmd(Post("goog/cdp/execute", cdp("Page.addScriptToEvaluateOnNewDocument", &source)))
-            .await?;
+        record(&client).await?;
         Ok(Self { client: Mutex::new(Some(client)), driver, profile })
     }
 
@@ -85,13 +85,26 @@ impl Browser {
     /// The page itself.
     #[must_use]
     pub fn page(self: &Arc<Self>) -> Frame {
-        Frame { browser: self.clone(), name: None }
+        Frame { browser: self.clone(), window: None, name: None }
+    }
+
+    /// A new window, for those who use several side by side. Then nobody may use [`Browser::page`], which is the
+    /// window of whoever came last.
+    ///
+    /// # Errors
+    /// The browser does not answer.
+    pub async fn window(self: &Arc<Self>) -> anyhow::Result<Frame> {
+        let session = self.session().await?;
+        let window = session.new_window(false).await?.handle;
+        session.switch_to_window(window.clone()).await?;
+        record(&session).await?;
+        Ok(Frame { browser: self.clone(), window: Some(window), name: None })
     }
 
     /// A frame of the page, by the name of its element.
     #[must_use]
     pub fn frame(self: &Arc<Self>, name: &str) -> Frame {
-        Frame { browser: self.clone(), name: Some(name.to_owned()) }
+        self.page().frame(name)
     }
 
     /// The window's inner size, in CSS pixels, is set to about this.
@@ -144,7 +157,7 @@ impl Browser {
     }
 
     /// Ends Chromium, then the driver: a driver that is killed leaves its Chromium running.
-    pub(crate) async fn close(&self) {
+    pub async fn close(&self) {
         if let Some(client) = self.client.lock().await.take() {
             let _ = tokio::time::timeout(Duration::from_secs(10), client.close()).await;
         }
@@ -174,6 +187,8 @@ impl std::ops::Deref for Session<'_> {
 #[derive(Debug, Clone)]
 pub struct Frame {
     browser: Arc<Browser>,
+    /// `None`: the only one.
+    window: Option<WindowHandle>,
     name: Option<String>,
 }
 
@@ -181,6 +196,42 @@ impl Frame {
     #[must_use]
     pub fn browser(&self) -> &Arc<Browser> {
         &self.browser
+    }
+
+    /// A frame of this page, by the name of its element.
+    #[must_use]
+    pub fn frame(&self, name: &str) -> Self {
+        Self { name: Some(name.to_owned()), ..self.clone() }
+    }
+
+    /// Goes to an address, in this window.
+    ///
+    /// # Errors
+    /// The page cannot be loaded.
+    pub async fn open(&self, url: &str) -> anyhow::Result<()> {
+        let page = Self { name: None, ..self.clone() };
+        page.within(async |client| client.goto(url).await.with_context(|| format!("cannot open {url}"))).await
+    }
+
+    /// Closes the window of this document, which must be one of its own.
+    ///
+    /// # Errors
+    /// The browser does not answer.
+    pub async fn close_window(&self) -> anyhow::Result<()> {
+        let page = Self { name: None, ..self.clone() };
+        page.within(async |client| Ok(client.close_window().await?)).await
+    }
+
+    /// A command of Chromium's own protocol, for this window.
+    ///
+    /// # Errors
+    /// Chromium refuses it.
+    pub async fn chromium(&self, method: &str, parameters: &Value) -> anyhow::Result<Value> {
+        let page = Self { name: None, ..self.clone() };
+        page.within(async |client| {
+            Ok(client.issue_cmd(Post("goog/cdp/execute", cdp(method, parameters))).await?)
+        })
+        .await
     }
 
     /// Runs a script's text as the body of a function; `arguments` are its arguments. A promise is awaited.
@@ -289,6 +340,9 @@ impl Frame {
     /// Does something in this document and goes back to the page, whatever came of it.
     async fn within<T>(&self, act: impl AsyncFnOnce(&Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let session = self.browser.session().await?;
+        if let Some(window) = &self.window {
+            session.switch_to_window(window.clone()).await?;
+        }
         let Some(name) = &self.name else {
             return act(&session).await;
         };
@@ -299,6 +353,13 @@ impl Frame {
         session.enter_parent_frame().await?;
         outcome
     }
+}
+
+/// The messages that documents of the client's window receive are recorded from now on.
+async fn record(client: &Client) -> anyhow::Result<()> {
+    let source = json!({ "source": RECORDER });
+    client.issue_cmd(Post("goog/cdp/execute", cdp("Page.addScriptToEvaluateOnNewDocument", &source))).await?;
+    Ok(())
 }
 
 fn capabilities(profile: &Path) -> anyhow::Result<Capabilities> {
@@ -312,6 +373,10 @@ fn capabilities(profile: &Path) -> anyhow::Result<Capabilities> {
         "--disable-background-networking".to_owned(),
         "--disable-component-update".to_owned(),
         "--disable-sync".to_owned(),
+        // Of several windows none is in the background: there clocks go slower.
+        "--disable-background-timer-throttling".to_owned(),
+        "--disable-backgrounding-occluded-windows".to_owned(),
+        "--disable-renderer-backgrounding".to_owned(),
         format!("--window-size={},{}", WINDOW.0, WINDOW.1),
         format!("--user-data-dir={}", profile.display()),
     ];

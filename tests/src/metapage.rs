@@ -19,7 +19,8 @@ use crate::{tests_folder, wait};
 /// The host page, open in a browser.
 #[derive(Debug)]
 pub struct Metapage {
-    browser: Arc<Browser>,
+    page: Frame,
+    origin: String,
     plain: String,
     _servers: JoinSet<()>,
 }
@@ -30,6 +31,14 @@ impl Metapage {
     /// # Errors
     /// The library is not installed, or there is no browser.
     pub async fn open(scenario: &Scenario) -> anyhow::Result<Self> {
+        Self::open_in(scenario.browser().await?.page()).await
+    }
+
+    /// Serves the pages and opens the host in a window that is there.
+    ///
+    /// # Errors
+    /// The library is not installed.
+    pub async fn open_in(page: Frame) -> anyhow::Result<Self> {
         let library = tests_folder().join("node_modules/@metapages/metapage/dist/index.js");
         anyhow::ensure!(
             library.is_file(),
@@ -51,9 +60,8 @@ impl Metapage {
         };
         let host = serve().await?;
         let plain = serve().await?;
-        let browser = scenario.browser().await?;
-        browser.open(&format!("{host}/host.html")).await?;
-        let page = Self { browser, plain: format!("{plain}/plain/"), _servers: servers };
+        page.open(&format!("{host}/host.html")).await?;
+        let page = Self { page, origin: host, plain: format!("{plain}/plain/"), _servers: servers };
         wait::until("the host page", wait::SOON, async || {
             match page.host().run("return Boolean(window.host)", &[]).await {
                 Ok(Value::Bool(true)) => Ok(()),
@@ -66,7 +74,13 @@ impl Metapage {
 
     #[must_use]
     pub fn browser(&self) -> &Arc<Browser> {
-        &self.browser
+        self.page.browser()
+    }
+
+    /// Where the host's own pages come from.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// The address of the plain metaframe.
@@ -78,13 +92,13 @@ impl Metapage {
     /// The host's own document.
     #[must_use]
     pub fn host(&self) -> Frame {
-        self.browser.page()
+        self.page.clone()
     }
 
     /// The document of one metaframe.
     #[must_use]
     pub fn frame(&self, id: &str) -> Frame {
-        self.browser.frame(id)
+        self.page.frame(id)
     }
 
     /// Loads metaframes: their ids, addresses and pipes as in a metapage definition.

@@ -154,7 +154,7 @@ impl Scenario {
     /// It is not installed, or does not start.
     pub async fn browser(&self) -> anyhow::Result<Arc<Browser>> {
         let n = self.owned().browsers.len();
-        let browser = Arc::new(Browser::start(self, n).await?);
+        let browser = Arc::new(Browser::start(self.folder(), n).await?);
         self.owned().browsers.push(browser.clone());
         Ok(browser)
     }
