@@ -77,28 +77,32 @@ impl Relay {
         let limit = config.max_blob_bytes;
         install_crypto();
         let (secret, allow_private) = (config.webhook_secret, config.allow_private_callbacks);
-        let opened = blocking(move || {
-            let of_files = |source| OpenError::Files { path: files.display().to_string(), source };
-            let blobs = Blobs::open(&files, limit).map_err(of_files)?;
-            let documents = Documents::open(&files).map_err(of_files)?;
-            let logs = LogStore::open(&files).map_err(of_files)?;
-            let callbacks = Callbacks::open(&files, secret, allow_private)
-                .map_err(|error| OpenError::Callbacks(error::chain(&error)))?;
-            Ok::<_, OpenError>((blobs, documents, logs, callbacks))
-        });
-        let (blobs, documents, files, callbacks) = opened.await?;
-        let (store, logs): (Arc<dyn Store>, Box<dyn Logs>) = match config.store {
+        let (store, redis_logs): (Arc<dyn Store>, Option<Box<dyn Logs>>) = match config.store {
             StoreAddress::Embedded(folder) => {
                 let store = blocking(move || EmbeddedStore::open(&folder)).await?;
-                (Arc::new(store), Box::new(files))
+                (Arc::new(store), None)
             }
             // What all relays of a server must read lies on the server.
             StoreAddress::Redis(address) => {
                 let store = RedisStore::open(&address).await?;
                 let logs = store.logs();
-                (Arc::new(store), Box::new(logs))
+                (Arc::new(store), Some(Box::new(logs)))
             }
         };
+        let clock = store.clock();
+        let opened = blocking(move || {
+            let of_files = |source| OpenError::Files { path: files.display().to_string(), source };
+            let blobs = Blobs::open(&files, limit, clock).map_err(of_files)?;
+            let documents = Documents::open(&files).map_err(of_files)?;
+            let logs = match redis_logs {
+                Some(logs) => logs,
+                None => Box::new(LogStore::open(&files).map_err(of_files)?),
+            };
+            let callbacks = Callbacks::open(&files, secret, allow_private)
+                .map_err(|error| OpenError::Callbacks(error::chain(&error)))?;
+            Ok::<_, OpenError>((blobs, documents, logs, callbacks))
+        });
+        let (blobs, documents, logs, callbacks) = opened.await?;
         let settings = Settings { shared_results: config.shared_results, callbacks: Arc::new(callbacks) };
         let service = Service::new(store, blobs, documents, logs, settings);
         let app = http::App { service: Arc::new(service), page, public_url: config.public_url };
@@ -118,6 +122,7 @@ impl Relay {
         };
         service.own_origin.get_or_init(|| own);
         service.tasks().spawn(background::sweep(Arc::clone(&service)));
+        service.tasks().spawn(background::collect(Arc::clone(&service)));
         service.tasks().spawn(Arc::clone(&service).hear());
         service.tasks().spawn(Arc::clone(&service).look_for_missed_news());
         let stopping = service.stopping().clone();

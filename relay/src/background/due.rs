@@ -49,7 +49,7 @@ pub(crate) async fn sweep(service: Arc<Service>) {
     }
 }
 
-async fn sweep_once(service: &Arc<Service>) -> Result<(), Error> {
+pub(crate) async fn sweep_once(service: &Arc<Service>) -> Result<(), Error> {
     loop {
         let entries = service.store.due(service.now(), BATCH).await?;
         let full = entries.len() == BATCH;

@@ -2,13 +2,15 @@
 //! knows and which no public address reaches.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use dockframe_shared::LeaseId;
 use dockframe_shared::ids::hex;
+use dockframe_shared::{LeaseId, Timestamp};
 use sha2::{Digest as _, Sha256};
 use tokio::fs;
 
-use super::files::write_whole;
+use super::files::{unblocked, write_whole};
+use super::shards::{remove_untouched, system_time, touch, untouched};
 
 #[derive(Debug)]
 pub(crate) struct Documents {
@@ -17,7 +19,7 @@ pub(crate) struct Documents {
 }
 
 /// A lease's id as the name of a file or folder: its digest, whatever characters are in it.
-pub(super) fn file_name(run: &LeaseId) -> String {
+pub(crate) fn run_name(run: &LeaseId) -> String {
     hex(&Sha256::digest(run.as_str().as_bytes()))
 }
 
@@ -31,7 +33,7 @@ impl Documents {
     }
 
     fn path(&self, run: &LeaseId) -> PathBuf {
-        let name = file_name(run);
+        let name = run_name(run);
         self.folder.join(&name[..2]).join(name)
     }
 
@@ -49,6 +51,27 @@ impl Documents {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Another job will need this document; whether it is there.
+    pub(crate) fn name(&self, run: &LeaseId, now: Timestamp) -> std::io::Result<bool> {
+        touch(&self.path(run), system_time(now), Duration::ZERO)
+    }
+
+    /// The documents in one part of the folder that were not named since: by [`run_name`].
+    pub(crate) async fn unnamed(&self, shard: &str, since: Timestamp) -> std::io::Result<Vec<String>> {
+        let (folder, shard) = (self.folder.clone(), shard.to_owned());
+        unblocked(move || untouched(&folder, &shard, system_time(since))).await
+    }
+
+    pub(crate) async fn remove_unnamed(
+        &self,
+        shard: &str,
+        name: &str,
+        since: Timestamp,
+    ) -> std::io::Result<bool> {
+        let (path, incoming) = (self.folder.join(shard).join(name), self.incoming.clone());
+        unblocked(move || remove_untouched(&path, &incoming, system_time(since))).await
     }
 
     pub(crate) async fn remove(&self, run: &LeaseId) -> std::io::Result<()> {

@@ -3,18 +3,26 @@
 //! A file is written under a temporary name while its digest is taken, synced, and renamed into place: it is there
 //! whole or not at all. A key of 64 hex digits is a promise about the content and is checked; any other key of
 //! one segment is taken as it is.
+//!
+//! A file's time of change is when it was last wanted: uploaded, asked for, or named by a submission. Four weeks
+//! later it may go, unless a job still needs it; so there is all that time between an upload and its submission.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use dockframe_shared::Timestamp;
 use dockframe_shared::ids::hex;
 use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tokio::fs;
 use tokio::io::AsyncWriteExt as _;
 
+use super::shards::{LATELY, clear_incoming, remove_untouched, system_time, touch, untouched};
+use crate::clock::Clock;
+
 /// Name of an uploaded file: one segment, no control characters, at most 255 bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct BlobKey(String);
 
 impl BlobKey {
@@ -38,7 +46,7 @@ impl BlobKey {
     }
 
     /// The file's name on disk: the key's digest, so that no file system's rules on names or letters' case matter.
-    fn file_name(&self) -> String {
+    pub(crate) fn file_name(&self) -> String {
         if self.is_digest() {
             self.0.clone()
         } else {
@@ -70,36 +78,68 @@ pub(crate) struct Blobs {
     folder: PathBuf,
     incoming: PathBuf,
     limit: u64,
+    clock: Clock,
 }
 
+/// An upload that has not grown for so long is over.
+const BROKEN_OFF_MS: i64 = 3_600_000;
+
 impl Blobs {
-    pub(crate) fn open(root: &Path, limit: u64) -> std::io::Result<Self> {
-        let folder = root.join("files");
-        let incoming = root.join("incoming");
-        // What a crash left half written is of no use to anybody.
-        match std::fs::remove_dir_all(&incoming) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    pub(crate) fn open(root: &Path, limit: u64, clock: Clock) -> std::io::Result<Self> {
+        let (folder, incoming) = (root.join("files"), root.join("incoming"));
         std::fs::create_dir_all(&folder)?;
         std::fs::create_dir_all(&incoming)?;
-        Ok(Self { folder, incoming, limit })
+        // What a crash left half written is of no use to anybody; what another relay is writing is.
+        clear_incoming(&incoming, system_time(clock.now().plus_millis(-BROKEN_OFF_MS)))?;
+        Ok(Self { folder, incoming, limit, clock })
     }
 
     fn path(&self, key: &BlobKey) -> PathBuf {
         let name = key.file_name();
         // Two levels keep directories small.
-        let shard = name.trim_start_matches("k-").get(..2).unwrap_or("__").to_owned();
-        self.folder.join(shard).join(name)
+        self.folder.join(shard_of(&name)).join(name)
+    }
+
+    /// Says that the file is wanted; whether it is there.
+    pub(crate) async fn touch(&self, key: &BlobKey) -> std::io::Result<bool> {
+        let (path, now) = (self.path(key), system_time(self.clock.now()));
+        unblocked(move || touch(&path, now, LATELY)).await
+    }
+
+    /// Says that these files are wanted, as far as they are here.
+    pub(crate) async fn touch_all(&self, keys: HashSet<BlobKey>) -> std::io::Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<PathBuf> = keys.iter().map(|key| self.path(key)).collect();
+        let now = system_time(self.clock.now());
+        unblocked(move || paths.iter().try_for_each(|path| touch(path, now, LATELY).map(|_| ()))).await
+    }
+
+    /// The files in one part of the folder that nobody wanted since: their names on disk.
+    pub(crate) async fn unwanted(&self, shard: &str, since: Timestamp) -> std::io::Result<Vec<String>> {
+        let (folder, shard) = (self.folder.clone(), shard.to_owned());
+        unblocked(move || untouched(&folder, &shard, system_time(since))).await
+    }
+
+    pub(crate) async fn remove_unwanted(&self, name: &str, since: Timestamp) -> std::io::Result<bool> {
+        let (path, incoming) = (self.folder.join(shard_of(name)).join(name), self.incoming.clone());
+        unblocked(move || remove_untouched(&path, &incoming, system_time(since))).await
+    }
+
+    /// Uploads that broke off with their relay go.
+    pub(crate) async fn clear_incoming(&self) -> std::io::Result<()> {
+        let incoming = self.incoming.clone();
+        let before = system_time(self.clock.now().plus_millis(-BROKEN_OFF_MS));
+        unblocked(move || clear_incoming(&incoming, before)).await
     }
 
     pub(crate) async fn exists(&self, key: &BlobKey) -> std::io::Result<bool> {
-        fs::try_exists(self.path(key)).await
+        self.touch(key).await
     }
 
     pub(crate) async fn get(&self, key: &BlobKey) -> std::io::Result<Option<BlobFile>> {
-        let path = self.path(key);
-        Ok(fs::try_exists(&path).await?.then_some(BlobFile { path }))
+        Ok(self.touch(key).await?.then(|| BlobFile { path: self.path(key) }))
     }
 
     /// Takes a stream in. `declared`: its length, if the sender said so.
@@ -143,9 +183,20 @@ impl Blobs {
         }
         file.flush().await.map_err(PutError::Disk)?;
         file.sync_all().await.map_err(PutError::Disk)?;
-        drop(file);
+        file.into_std().await.set_modified(system_time(self.clock.now())).map_err(PutError::Disk)?;
         publish(temporary, &self.path(key)).await.map_err(PutError::Disk)
     }
+}
+
+fn shard_of(name: &str) -> &str {
+    name.trim_start_matches("k-").get(..2).unwrap_or("__")
+}
+
+/// Work on files, where it may block.
+pub(super) async fn unblocked<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// A file that goes unless it is published.
@@ -163,7 +214,7 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.published {
-            // The next start empties the folder if this fails.
+            // A later sweep empties the folder if this fails.
             drop(std::fs::remove_file(&self.path));
         }
     }
@@ -210,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn a_key_that_is_a_digest_is_a_promise() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path(), LIMIT).unwrap();
+        let blobs = Blobs::open(folder.path(), LIMIT, Clock::start()).unwrap();
         let key = dockframe_shared::ContentHash::of(b"hello").to_string();
         put(&blobs, &key, b"hello").await.unwrap();
         let error = put(&blobs, &key, b"hellO").await.unwrap_err();
@@ -223,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn the_limit_holds_at_its_edge_and_one_past_it() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path(), LIMIT).unwrap();
+        let blobs = Blobs::open(folder.path(), LIMIT, Clock::start()).unwrap();
         put(&blobs, "ten", b"0123456789").await.unwrap();
         let error = put(&blobs, "eleven", b"0123456789x").await.unwrap_err();
         assert!(matches!(error, PutError::TooLarge { limit: 10 }));

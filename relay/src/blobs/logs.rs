@@ -8,18 +8,22 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use dockframe_shared::LeaseId;
 use dockframe_shared::job::LogLine;
 use dockframe_shared::protocol::{LogKind, LogStep};
+use dockframe_shared::{LeaseId, Timestamp};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::fs;
 use tokio::io::AsyncWriteExt as _;
 
-use super::documents::file_name;
+use super::documents::run_name;
+use super::files::unblocked;
+use super::shards::{remove_untouched, shards, system_time, touch, untouched};
 use super::{LogError, Logs};
 use crate::limits::{MAX_LINE_BYTES, MAX_LOG_LINES, cut};
+use crate::store::collect::{Cursor, Page};
 
 /// Lines in one file.
 const CHUNK: u64 = 1000;
@@ -41,6 +45,7 @@ pub(crate) struct Lines {
 #[derive(Debug)]
 pub(crate) struct LogStore {
     folder: PathBuf,
+    incoming: PathBuf,
     open: Mutex<Opened>,
 }
 
@@ -63,13 +68,14 @@ struct OpenLog {
 
 impl LogStore {
     pub(crate) fn open(root: &Path) -> std::io::Result<Self> {
-        let folder = root.join("logs");
+        let (folder, incoming) = (root.join("logs"), root.join("incoming"));
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, open: Mutex::default() })
+        std::fs::create_dir_all(&incoming)?;
+        Ok(Self { folder, incoming, open: Mutex::default() })
     }
 
     fn run_folder(&self, run: &LeaseId) -> PathBuf {
-        let name = file_name(run);
+        let name = run_name(run);
         self.folder.join(&name[..2]).join(name)
     }
 
@@ -126,14 +132,47 @@ impl LogStore {
         log.lines(since, limit).await
     }
 
-    async fn forget(&self, run: &LeaseId) -> std::io::Result<()> {
-        {
-            let mut opened = self.lock();
-            for kind in [LogKind::Build, LogKind::Run] {
-                opened.logs.remove(&(run.clone(), kind));
+    fn close(&self, is_it: impl Fn(&LeaseId) -> bool) {
+        let mut opened = self.lock();
+        opened.logs.retain(|(run, _), _| !is_it(run));
+        opened.order.retain(|(run, _)| !is_it(run));
+    }
+
+    /// A page is so many parts of the folder that they hold as many names as wanted.
+    async fn page(&self, after: Option<Cursor>, limit: usize) -> std::io::Result<Page<String>> {
+        let folder = self.folder.clone();
+        unblocked(move || {
+            let first = after.and_then(|after| String::from_utf8(after).ok()).unwrap_or_default();
+            let mut rest = shards().skip_while(|shard| *shard < first);
+            // Whatever its age: a log belongs to a run, and the run's job decides.
+            let later = SystemTime::now() + Duration::from_secs(1 << 32);
+            let mut page = Page::default();
+            while page.items.len() < limit {
+                let Some(shard) = rest.next() else { return Ok(page) };
+                page.items.extend(untouched(&folder, &shard, later)?);
             }
-            opened.order.retain(|(other, _)| other != run);
-        }
+            page.next = rest.next().map(String::into_bytes);
+            Ok(page)
+        })
+        .await
+    }
+
+    async fn remove_all(&self, runs: Vec<String>, since: Timestamp) -> std::io::Result<u64> {
+        self.close(|run| runs.contains(&run_name(run)));
+        let (folder, incoming) = (self.folder.clone(), self.incoming.clone());
+        unblocked(move || {
+            let mut removed = 0;
+            for run in runs {
+                let path = folder.join(run.get(..2).unwrap_or_default()).join(&run);
+                removed += u64::from(remove_untouched(&path, &incoming, system_time(since))?);
+            }
+            Ok(removed)
+        })
+        .await
+    }
+
+    async fn forget(&self, run: &LeaseId) -> std::io::Result<()> {
+        self.close(|other| other == run);
         match fs::remove_dir_all(self.run_folder(run)).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -164,6 +203,23 @@ impl Logs for LogStore {
 
     fn remove<'a>(&'a self, run: &'a LeaseId) -> BoxFuture<'a, Result<(), LogError>> {
         async move { Ok(self.forget(run).await?) }.boxed()
+    }
+
+    fn name<'a>(&'a self, run: &'a LeaseId) -> BoxFuture<'a, Result<(), LogError>> {
+        let path = self.run_folder(run);
+        async move {
+            unblocked(move || touch(&path, SystemTime::now(), Duration::ZERO)).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn runs(&self, after: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page<String>, LogError>> {
+        async move { Ok(self.page(after, limit).await?) }.boxed()
+    }
+
+    fn remove_unnamed(&self, runs: Vec<String>, since: Timestamp) -> BoxFuture<'_, Result<u64, LogError>> {
+        async move { Ok(self.remove_all(runs, since).await?) }.boxed()
     }
 }
 

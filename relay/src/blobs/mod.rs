@@ -4,17 +4,22 @@
 mod documents;
 mod files;
 mod logs;
+mod references;
+mod shards;
 
-pub(crate) use documents::Documents;
+pub(crate) use documents::{Documents, run_name};
 pub(crate) use files::{BlobKey, Blobs, PutError};
 pub(crate) use logs::{Lines, LogStore};
+pub(crate) use references::keys_in;
+pub(crate) use shards::shards;
 
-use dockframe_shared::LeaseId;
 use dockframe_shared::job::LogLine;
 use dockframe_shared::protocol::{LogKind, LogStep};
+use dockframe_shared::{LeaseId, Timestamp};
 use futures_util::future::BoxFuture;
 
 use crate::store::StoreError;
+use crate::store::collect::{Cursor, Page};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
@@ -50,4 +55,13 @@ pub(crate) trait Logs: Send + Sync + std::fmt::Debug {
 
     /// All lines of a run go.
     fn remove<'a>(&'a self, run: &'a LeaseId) -> BoxFuture<'a, Result<(), LogError>>;
+
+    /// Another job will need the lines of this run.
+    fn name<'a>(&'a self, run: &'a LeaseId) -> BoxFuture<'a, Result<(), LogError>>;
+
+    /// The runs that have lines, by [`run_name`]: some of them, and where to go on. For garbage collection.
+    fn runs(&self, after: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page<String>, LogError>>;
+
+    /// The lines of runs go, unless they were named since; how many runs'.
+    fn remove_unnamed(&self, runs: Vec<String>, since: Timestamp) -> BoxFuture<'_, Result<u64, LogError>>;
 }

@@ -82,6 +82,10 @@ pub(crate) enum Command {
         id: String,
         outcome: Called,
     },
+    /// A worker that was not heard of for very long, and holds nothing, is not remembered any more.
+    ForgetWorker {
+        worker: WorkerId,
+    },
     /// Time passed: do what is due for this job.
     /// Nothing of a worker is judged lost earlier than its time after `healthy_since`: since then this relay could
     /// have heard of it.

@@ -6,6 +6,7 @@
 
 mod callbacks;
 mod changes;
+mod collect;
 mod leases;
 mod matcher;
 mod news;
@@ -38,6 +39,7 @@ use crate::store::news::Notice;
 use crate::store::{ANY_REVISION, Commit, Committed, DocumentKey, Store, StoreError, StoreWrite};
 
 pub(crate) use changes::{Finishing, Submission};
+pub(crate) use collect::SETTLED;
 pub(crate) use leases::{Registered, WorkerSocket};
 pub(crate) use reads::{Scope, wire_revision};
 
@@ -486,14 +488,15 @@ impl Service {
         }
     }
 
-    /// What was kept of a run goes, without anybody waiting for it.
+    /// What was kept of a run goes, without anybody waiting for it. One that has a result may answer in other queues
+    /// too, which nothing that happens here may change: the garbage collection looks whether it does.
     fn drop_run(self: &Arc<Self>, run: LeaseId) {
         let service = Arc::clone(self);
         self.tasks.spawn(async move {
             let removed = async {
-                service.logs.remove(&run).await?;
-                service.documents.remove(&run).await?;
-                service.store.remove_document(DocumentKey::Result(run), None).await?;
+                if service.bytes_of_run(&run).await?.is_none() {
+                    service.logs.remove(&run).await?;
+                }
                 Ok::<_, Error>(())
             };
             if let Err(error) = removed.await {

@@ -14,6 +14,10 @@ pub(crate) const DECLINED_LATER: i64 = 30_000;
 pub(crate) const LISTED: i64 = 60_000;
 /// How long results and endings are kept.
 pub(crate) const KEPT: i64 = 28 * 24 * 3_600_000;
+/// How long log lines are kept after their job ended.
+pub(crate) const LOGS_KEPT: i64 = 7 * 24 * 3_600_000;
+/// How long a worker that is gone is remembered.
+pub(crate) const WORKER_KEPT: i64 = 24 * 3_600_000;
 /// A job that was passed over for so long gets room reserved.
 pub(crate) const PASSED_OVER: i64 = 60_000;
 /// Preparing and uploading, on top of a job's own limit.

@@ -45,6 +45,17 @@ impl Place {
         }
     }
 
+    /// Makes believe that it is long ago that these were named.
+    async fn forget_naming(&self) {
+        let Self::Server(server) = self else { return };
+        let client = ::redis::Client::open(server.address()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let keys: Vec<String> = ::redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
+        for key in keys {
+            let _: i64 = ::redis::cmd("PERSIST").arg(key).query_async(&mut connection).await.unwrap();
+        }
+    }
+
     /// The store's process dies.
     fn crash(&mut self) {
         match self {
@@ -88,6 +99,9 @@ promises! {
     of_several_sweepers_one_alone_claims_a_due_entry
     a_document_is_set_once_and_taken_away_only_as_it_is
     documents_come_with_a_commit_and_nothing_is_offered_without_one
+    a_collection_finds_every_record_and_every_document
+    what_is_named_while_it_is_collected_stays
+    a_run_whose_lines_are_named_keeps_them
     lines_said_twice_are_there_once
     the_tail_of_a_long_log_is_kept_with_its_numbers
 }
@@ -336,6 +350,148 @@ async fn documents_come_with_a_commit_and_nothing_is_offered_without_one(place: 
         assert_eq!(store.document(shared("a")).await.unwrap().unwrap(), b"first");
     }
     assert!(store.document(DocumentKey::Definition(JobId::new("a").unwrap())).await.unwrap().is_some());
+}
+
+fn definition(job: &str) -> DocumentKey {
+    DocumentKey::Definition(JobId::new(job).unwrap())
+}
+
+async fn all_entries(store: &dyn Store) -> HashSet<(QueueDigest, Key)> {
+    let (mut found, mut after) = (HashSet::new(), None);
+    loop {
+        let page = store.collect().entries(after, 7).await.unwrap();
+        found.extend(page.items.into_iter().map(|(queue, key, _)| (queue, key)));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
+}
+
+async fn all_documents(store: &dyn Store) -> HashSet<Vec<u8>> {
+    let (mut found, mut after) = (HashSet::new(), None);
+    loop {
+        let page = store.collect().documents(after, 7).await.unwrap();
+        found.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
+}
+
+async fn a_collection_finds_every_record_and_every_document(place: Place) {
+    let store = place.open().await;
+    let other = QueueKey::new("another").unwrap().digest();
+    let mut entries = HashSet::new();
+    let mut documents = HashSet::new();
+    for number in 0..50 {
+        let job = format!("job{number}");
+        let queue = if number % 2 == 0 { queue() } else { other };
+        let key = match number % 5 {
+            0 => Key::Worker(dockframe_shared::WorkerId::new(&job).unwrap()),
+            _ => key(&job),
+        };
+        let document = match number % 4 {
+            0 => definition(&job),
+            1 => DocumentKey::OwnDefinition(queue, JobId::new(&job).unwrap()),
+            2 => DocumentKey::Home(JobId::new(&job).unwrap()),
+            _ => DocumentKey::Result(LeaseId::new(&job).unwrap()),
+        };
+        let live = number % 3 == 0;
+        let write = StoreWrite { key: key.clone(), expected: 0, revision: 1, bytes: Some(vec![1]), live };
+        let documents_of = vec![(document.clone(), vec![2]), (shared(&job), vec![3])];
+        let commit = Commit { queue, documents: documents_of, ..commit(&*store, vec![write]) };
+        assert_eq!(store.commit(commit).await.unwrap(), Committed::Ok);
+        entries.insert((queue, key));
+        documents.insert(store.collect().name_of(&document));
+    }
+    // Things of other kinds are none of its business.
+    let slot = Key::Slot(dockframe_shared::Namespace::new("n").unwrap());
+    let slot = StoreWrite { key: slot, expected: 0, revision: 1, bytes: Some(vec![1]), live: true };
+    store.commit(commit(&*store, vec![slot])).await.unwrap();
+    assert_eq!(all_entries(&*store).await, entries);
+    assert_eq!(all_documents(&*store).await, documents);
+    assert!(store.collect().count().await.unwrap() >= 50);
+}
+
+/// Submissions and a collection run against each other: no record is left without its document.
+async fn what_is_named_while_it_is_collected_stays(place: Place) {
+    const JOBS: usize = 30;
+    let store = place.open().await;
+    let job = |round: usize, number: usize| format!("job-{round}-{number}");
+    for round in 0..8 {
+        for number in 0..JOBS {
+            set(&*store, definition(&job(round, number)), b"left behind").await;
+        }
+        place.forget_naming().await;
+        store.collect().begin();
+        let since = store.clock().now();
+        let submitting = async {
+            for number in (0..JOBS).step_by(2) {
+                let job = job(round, number);
+                let documents = vec![(definition(&job), b"anew".to_vec())];
+                let commit = Commit { documents, ..commit(&*store, vec![write(&job, 0, 1, b"")]) };
+                assert_eq!(store.commit(commit).await.unwrap(), Committed::Ok);
+            }
+            // And one that is only named, as a result that answers in another queue: it is told whether it is there.
+            assert!(!store.collect().name(definition("nowhere")).await.unwrap());
+            store.collect().name(definition(&job(round, 1))).await.unwrap()
+        };
+        let collecting = async {
+            store.collect().settle().await.unwrap();
+            let needed = all_entries(&*store).await;
+            let is_needed = |number: &usize| needed.contains(&(queue(), key(&job(round, *number))));
+            let left = (0..JOBS).filter(|number| !is_needed(number));
+            let names = left.map(|number| store.collect().name_of(&definition(&job(round, number))));
+            store.collect().remove_unnamed(names.collect(), since).await.unwrap()
+        };
+        let (was_there, _) = tokio::join!(submitting, collecting);
+        // What was named is not taken in the same collection, whenever it was named in it.
+        let again = (0..JOBS).map(|number| store.collect().name_of(&definition(&job(round, number))));
+        store.collect().remove_unnamed(again.collect(), since).await.unwrap();
+        store.collect().end();
+        for number in 0..JOBS {
+            let is_there = store.document(definition(&job(round, number))).await.unwrap().is_some();
+            let wanted = number % 2 == 0 || (number == 1 && was_there);
+            assert_eq!(is_there, wanted, "{round} {number}");
+        }
+    }
+}
+
+async fn a_run_whose_lines_are_named_keeps_them(place: Place) {
+    let logs = place.logs().await;
+    let runs = ["kept", "gone"].map(|run| LeaseId::new(run).unwrap());
+    for run in &runs {
+        logs.append(run, &LogStep::Running, Some(0), lines(0, 3)).await.unwrap();
+    }
+    let named = async |after| {
+        let (mut found, mut after): (Vec<String>, Option<Vec<u8>>) = (Vec::new(), after);
+        loop {
+            let page = logs.runs(after, 10).await.unwrap();
+            found.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                found.sort();
+                found.dedup();
+                return found;
+            }
+        }
+    };
+    let mut names = runs.each_ref().map(crate::blobs::run_name).to_vec();
+    names.sort();
+    assert_eq!(named(None).await, names);
+    place.forget_naming().await;
+    // Times of files are kept to the millisecond or so.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let since = crate::clock::Clock::start().now();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    logs.name(&runs[0]).await.unwrap();
+    assert_eq!(logs.remove_unnamed(names.clone(), since).await.unwrap(), 1);
+    assert_eq!(logs.remove_unnamed(names, since).await.unwrap(), 0);
+    for (run, total) in runs.iter().zip([3, 0]) {
+        assert_eq!(logs.read(run, LogKind::Run, 0, 10).await.unwrap().total, total);
+    }
 }
 
 fn lines(from: u64, count: u64) -> Vec<LogLine> {

@@ -4,6 +4,7 @@
 //! the sync: so a sync is shared by everybody who waits for one. Reads see the last commit. They are a few page
 //! reads from the file's cache, done where they are asked for; only scans move to a blocking thread.
 
+mod collect;
 mod keys;
 
 use std::path::Path;
@@ -15,6 +16,8 @@ use futures_util::future::BoxFuture;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
+use self::collect::Named;
+use super::collect::Collect;
 use super::{ANY_REVISION, Commit, Committed, DocumentKey, DueEntry, Store, StoreError, StoreWrite, Stored};
 use crate::clock::Clock;
 use crate::limits::INLINE_RESULT_BYTES;
@@ -57,12 +60,15 @@ pub enum OpenStoreError {
 enum Job {
     Commit(Commit, oneshot::Sender<Result<Committed, StoreError>>),
     Remove(DocumentKey, Option<Vec<u8>>, oneshot::Sender<Result<bool, StoreError>>),
+    /// Of the garbage collection: documents by their keys here.
+    RemoveUnnamed(Vec<Vec<u8>>, oneshot::Sender<Result<u64, StoreError>>),
 }
 
 /// An answer that is given once the transaction is durable.
 enum Answer {
     Commit(Committed, oneshot::Sender<Result<Committed, StoreError>>),
     Remove(bool, oneshot::Sender<Result<bool, StoreError>>),
+    RemoveUnnamed(u64, oneshot::Sender<Result<u64, StoreError>>),
 }
 
 pub(crate) struct EmbeddedStore {
@@ -72,6 +78,7 @@ pub(crate) struct EmbeddedStore {
     thread: Option<std::thread::JoinHandle<()>>,
     epoch: String,
     clock: Clock,
+    named: Arc<Named>,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -97,12 +104,13 @@ impl EmbeddedStore {
             .map_err(|found| OpenStoreError::Newer { path: path.clone(), found })?;
         let database = Arc::new(database);
         let (writer, jobs) = mpsc::channel(BACKLOG);
-        let shared = Arc::clone(&database);
+        let named = Arc::new(Named::default());
+        let shared = (Arc::clone(&database), Arc::clone(&named));
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write_all(&shared, jobs))
+            .spawn(move || write_all(&shared.0, &shared.1, jobs))
             .map_err(|source| OpenStoreError::Folder { path, source })?;
-        Ok(Self { database, writer: Some(writer), thread: Some(thread), epoch, clock: Clock::start() })
+        Ok(Self { database, writer: Some(writer), thread: Some(thread), epoch, clock: Clock::start(), named })
     }
 
     async fn ask<T>(
@@ -168,7 +176,7 @@ fn prepare(database: &Database) -> Result<Result<String, String>, redb::Error> {
 }
 
 /// The writer: takes what waits, commits it together, answers. Ends when nobody can ask any more.
-fn write_all(database: &Database, mut jobs: mpsc::Receiver<Job>) {
+fn write_all(database: &Database, named: &Named, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
         let mut group = vec![first];
         while group.len() < GROUP {
@@ -179,13 +187,14 @@ fn write_all(database: &Database, mut jobs: mpsc::Receiver<Job>) {
         }
         let mut answers = Vec::with_capacity(group.len());
         // Senders of a failed group are dropped with their answers, so that everybody hears "unavailable".
-        match write_group(database, group, &mut answers) {
+        match write_group(database, named, group, &mut answers) {
             Ok(()) => {
                 for answer in answers {
                     // Whoever does not wait any more does not need the answer.
                     match answer {
                         Answer::Commit(committed, to) => drop(to.send(Ok(committed))),
                         Answer::Remove(removed, to) => drop(to.send(Ok(removed))),
+                        Answer::RemoveUnnamed(removed, to) => drop(to.send(Ok(removed))),
                     }
                 }
             }
@@ -194,7 +203,12 @@ fn write_all(database: &Database, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
-fn write_group(database: &Database, group: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), redb::Error> {
+fn write_group(
+    database: &Database,
+    named: &Named,
+    group: Vec<Job>,
+    answers: &mut Vec<Answer>,
+) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut entries = transaction.open_table(ENTRIES)?;
@@ -253,6 +267,10 @@ fn write_group(database: &Database, group: Vec<Job>, answers: &mut Vec<Answer>) 
                     }
                     answers.push(Answer::Remove(is_it, to));
                 }
+                Job::RemoveUnnamed(names, to) => {
+                    let removed = collect::remove_unnamed(&mut documents, named, &names)?;
+                    answers.push(Answer::RemoveUnnamed(removed, to));
+                }
             }
         }
     }
@@ -280,6 +298,7 @@ fn conflicts(
 
 impl Store for EmbeddedStore {
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        self.named.note(commit.documents.iter().map(|(key, _)| key));
         self.ask(|answer| Job::Commit(commit, answer)).boxed()
     }
 
@@ -358,6 +377,10 @@ impl Store for EmbeddedStore {
 
     fn longest_result(&self) -> usize {
         INLINE_RESULT_BYTES
+    }
+
+    fn collect(&self) -> &dyn Collect {
+        self
     }
 }
 

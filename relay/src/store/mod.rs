@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod behaviour;
 pub(crate) mod codec;
+pub(crate) mod collect;
 pub(crate) mod embedded;
 mod names;
 pub(crate) mod news;
@@ -18,6 +19,7 @@ pub(crate) mod redis;
 use dockframe_shared::{JobId, LeaseId, QueueDigest, Timestamp};
 use futures_util::future::BoxFuture;
 
+use self::collect::Collect;
 use self::news::Others;
 use crate::clock::Clock;
 use crate::queue::command::Due;
@@ -136,6 +138,9 @@ pub(crate) trait Store: Send + Sync + std::fmt::Debug {
 
     /// Results up to so many bytes are kept here, longer ones among the files.
     fn longest_result(&self) -> usize;
+
+    /// The side of garbage collection.
+    fn collect(&self) -> &dyn Collect;
 
     /// The other relays of this store; `None`: there can be none.
     fn others(&self) -> Option<&dyn Others> {

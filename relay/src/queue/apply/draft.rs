@@ -122,6 +122,10 @@ impl<'a, V: View> Draft<'a, V> {
         self.put(Key::Worker(worker.clone()), Some(Entry::Worker(record)))
     }
 
+    pub(super) fn remove_worker(&mut self, worker: &WorkerId) -> Result<(), Need> {
+        self.put(Key::Worker(worker.clone()), None)
+    }
+
     pub(super) fn put_slot(&mut self, namespace: &Namespace, slot: Slot) -> Result<(), Need> {
         let entry = (!slot.holders.is_empty()).then_some(Entry::Slot(slot));
         self.put(Key::Slot(namespace.clone()), entry)

@@ -49,6 +49,7 @@ pub(crate) fn apply<V: View>(
             register::register(&mut draft, worker, instance, *first, leases)?
         }
         Command::Closed { worker, session } => register::closed(&mut draft, worker, *session)?,
+        Command::ForgetWorker { worker } => register::forget(&mut draft, worker)?,
         Command::OldWorker { worker, first } => claim::old_worker(&mut draft, worker, *first)?,
         Command::Claim { job, worker, time } => claim::claim(&mut draft, job, worker, *time)?,
         Command::ClaimFinish { job, worker, run, ending } => {

@@ -8,7 +8,7 @@ use crate::queue::command::{Effect, Reply};
 #[cfg(test)]
 use crate::queue::deployment::guards::{self, Guard};
 use crate::queue::record::{Phase, WorkerRecord};
-use crate::queue::timing::{self, LEASE_TTL};
+use crate::queue::timing::{self, LEASE_TTL, WORKER_KEPT};
 use crate::queue::view::{Need, View};
 
 /// `named` are the leases that the worker has accepted and has not been told are over. They are renewed by the one
@@ -102,6 +102,16 @@ pub(super) fn closed<V: View>(
         if let Phase::Held(held) = &record.phase {
             draft.look_at(&job, now.plus_millis(timing::grace(now.since(held.accepted))));
         }
+    }
+    Ok(Reply::Nothing)
+}
+
+/// A worker that comes back after this is a new one: nothing in the queue speaks of its sessions any more.
+pub(super) fn forget<V: View>(draft: &mut Draft<'_, V>, worker: &WorkerId) -> Result<Reply, Need> {
+    let Some(known) = draft.worker(worker)? else { return Ok(Reply::Unknown) };
+    let is_long_gone = draft.now >= known.live_until.plus_millis(WORKER_KEPT);
+    if is_long_gone && draft.leased_to(worker).is_empty() {
+        draft.remove_worker(worker)?;
     }
     Ok(Reply::Nothing)
 }

@@ -5,7 +5,8 @@ use dockframe_shared::protocol::RevokeWhy;
 use super::testing::*;
 use crate::queue::command::{Command, Effect, Ending, Reply, SharedAnswer};
 use crate::queue::record::{EndReason, Outcome, Phase, Source};
-use crate::queue::timing::{ACCEPT, KEPT, LEASE_TTL, LISTED, MAX_LOSSES};
+use crate::queue::timing::{ACCEPT, KEPT, LEASE_TTL, LISTED, MAX_LOSSES, WORKER_KEPT};
+use crate::queue::view::Key;
 
 const SECOND: i64 = 1_000;
 
@@ -358,6 +359,26 @@ fn an_ended_job_leaves_the_list_and_later_the_store() {
     assert!(queue.of("a").is_none());
     let left: Vec<_> = queue.entries.keys().collect();
     assert_eq!(left.len(), 1, "only the worker: {left:?}");
+}
+
+#[test]
+fn a_worker_is_forgotten_a_day_after_its_last_sign_if_it_holds_nothing() {
+    let mut queue = Queue::new();
+    queue.submit("a", "");
+    queue.run("a", "w");
+    let forget = Command::ForgetWorker { worker: worker("w") };
+    queue.now = queue.now.plus_millis(LEASE_TTL + WORKER_KEPT);
+    assert!(queue.tell(&forget).writes.is_empty(), "it may come back for its job");
+    queue.let_go("a", EndReason::Cancelled, "*");
+    queue.now = queue.now.plus_millis(-1);
+    assert!(queue.tell(&forget).writes.is_empty(), "a moment too early");
+    queue.now = queue.now.plus_millis(1);
+    assert_eq!(queue.tell(&forget).writes.len(), 1);
+    assert!(!queue.entries.contains_key(&Key::Worker(worker("w"))));
+    // Back again it is like any new one.
+    queue.submit("b", "");
+    let lease = queue.run("b", "w");
+    assert!(queue.finish(&lease, "w"));
 }
 
 #[test]

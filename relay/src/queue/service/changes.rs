@@ -8,6 +8,7 @@ use dockframe_shared::{JobId, LeaseId, Problem};
 use serde_json::Value;
 
 use super::{Error, Service, SharedRecord, With};
+use crate::blobs::keys_in;
 use crate::limits::{MAX_DEFINITION_BYTES, MAX_HOLDERS};
 use crate::queue::command::{Command, Ending, Reply, SharedAnswer, Submit};
 use crate::queue::open::OpenQueue;
@@ -80,6 +81,7 @@ impl Service {
             )));
         }
         check_files(&definition)?;
+        self.blobs.touch_all(keys_in(&bytes)).await?;
         let computed = digest::job_id(&definition);
         let verified = id.as_ref().is_none_or(|id| *id == computed);
         let job = id.unwrap_or(computed);
@@ -154,6 +156,9 @@ impl Service {
         let source = if shared.queue == *queue.digest.as_bytes() {
             Source::Run(shared.run.clone())
         } else {
+            if !self.name_run(&shared.run).await? {
+                return Ok(None);
+            }
             Source::Shared(shared.run.clone())
         };
         let outcome = Outcome { source, ..outcome.clone() };

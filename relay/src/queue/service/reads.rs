@@ -143,14 +143,17 @@ impl Service {
     /// What a run's worker sent at its end.
     pub(super) async fn document_of_run(&self, source: &Source) -> Result<Option<Finished>, Error> {
         let (Source::Run(run) | Source::Shared(run)) = source else { return Ok(None) };
-        let bytes = match self.store.document(DocumentKey::Result(run.clone())).await? {
-            Some(bytes) => Some(bytes),
-            None => self.documents.get(run).await?,
-        };
-        let Some(bytes) = bytes else { return Ok(None) };
+        let Some(bytes) = self.bytes_of_run(run).await? else { return Ok(None) };
         let finished = serde_json::from_slice(&bytes)
             .map_err(|error| StoreError::Corrupt(format!("a result cannot be read: {error}")))?;
         Ok(Some(finished))
+    }
+
+    pub(super) async fn bytes_of_run(&self, run: &LeaseId) -> Result<Option<Vec<u8>>, Error> {
+        match self.store.document(DocumentKey::Result(run.clone())).await? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Ok(self.documents.get(run).await?),
+        }
     }
 
     pub(crate) async fn log(

@@ -1,5 +1,7 @@
 //! Keys of the embedded store as bytes whose order is the order that is wanted.
 
+use std::ops::Bound;
+
 use dockframe_shared::{JobId, QueueDigest, Timestamp};
 
 use crate::queue::command::Due;
@@ -22,6 +24,20 @@ pub(super) fn split_entry(bytes: &[u8]) -> Option<Key> {
     let kind = *bytes.get(DIGEST)?;
     let name = std::str::from_utf8(bytes.get(DIGEST + 1..)?).ok()?;
     key_of(kind, name)
+}
+
+pub(super) fn queue_of(bytes: &[u8]) -> Option<QueueDigest> {
+    bytes.first_chunk::<DIGEST>().map(|digest| QueueDigest::from_bytes(*digest))
+}
+
+/// All keys after this one; without one, all.
+pub(super) fn from(after: Option<&[u8]>) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+/// Whether a document is of the kinds that the garbage collection takes.
+pub(super) fn is_collected(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(b'd' | b'o' | b'r' | b'h'))
 }
 
 /// From the first to after the last key of a queue.

@@ -13,6 +13,9 @@ use crate::queue::view::Key;
 use crate::store::names::{due_kind, due_letter, key_of, name_of};
 use crate::store::{DocumentKey, DueEntry};
 
+/// Whose turn it is to collect what nobody needs.
+pub(super) const COLLECTOR: &str = "dockframe:collector";
+
 /// What is kept of the store as a whole.
 pub(super) const FORMAT: &str = "dockframe:format";
 pub(super) const EPOCH: &str = "dockframe:epoch";
@@ -108,7 +111,7 @@ pub(super) fn queue_of_minute(member: &str) -> Option<(QueueDigest, Timestamp)> 
 }
 
 /// A run as part of a key: of one length, whatever characters are in it.
-fn of_run(run: &LeaseId) -> String {
+pub(super) fn of_run(run: &LeaseId) -> String {
     hex(&Sha256::digest(run.as_str().as_bytes()))
 }
 
@@ -122,9 +125,37 @@ pub(super) fn document(key: &DocumentKey) -> String {
     }
 }
 
+/// What a key of ours is, for the garbage collection.
+#[derive(Debug, PartialEq)]
+pub(super) enum Found {
+    Entry(QueueDigest, Key),
+    Document,
+    /// Of the run of this name.
+    Log(String),
+}
+
+pub(super) fn found(name: &str) -> Option<Found> {
+    let name = name.strip_prefix("dockframe:")?;
+    if ["def:", "home:", "result:"].iter().any(|kind| name.starts_with(kind)) {
+        return Some(Found::Document);
+    }
+    if let Some(log) = name.strip_prefix("log:{") {
+        let (run, rest) = log.split_once('}')?;
+        return rest.ends_with(":numbers").then(|| Found::Log(run.to_owned()));
+    }
+    let (queue, rest) = name.strip_prefix('{')?.split_once('}')?;
+    if rest.starts_with(":def:") {
+        return Some(Found::Document);
+    }
+    Some(Found::Entry(digest_of(queue)?, key_of_member(rest.strip_prefix(":e:")?.as_bytes())?))
+}
+
 /// The lines of a log, and their numbers.
 pub(super) fn log(run: &LeaseId, kind: &str) -> (String, String) {
-    let run = of_run(run);
+    log_of(&of_run(run), kind)
+}
+
+pub(super) fn log_of(run: &str, kind: &str) -> (String, String) {
     (format!("dockframe:log:{{{run}}}:{kind}"), format!("dockframe:log:{{{run}}}:{kind}:numbers"))
 }
 
@@ -150,5 +181,29 @@ mod tests {
         assert_eq!(queue_of_minute(&name), Some((digest, Timestamp::from_millis(180_000))));
         let key = Key::Run(LeaseId::new("lease").unwrap());
         assert_eq!(key_of_member(member(&key).as_bytes()), Some(key));
+    }
+
+    #[test]
+    fn the_collection_tells_what_a_key_is() {
+        let digest = QueueKey::new("secret").unwrap().digest();
+        let job = JobId::new("odd:e:j").unwrap();
+        let key = Key::Record(job.clone());
+        assert_eq!(found(&entry(digest, &member(&key))), Some(Found::Entry(digest, key)));
+        for document in [
+            DocumentKey::Definition(job.clone()),
+            DocumentKey::OwnDefinition(digest, job.clone()),
+            DocumentKey::Home(job.clone()),
+            DocumentKey::Result(LeaseId::new("run").unwrap()),
+        ] {
+            assert_eq!(found(&super::document(&document)), Some(Found::Document));
+        }
+        let run = LeaseId::new("run").unwrap();
+        let (lines, numbers) = log(&run, "build");
+        assert_eq!(found(&numbers), Some(Found::Log(of_run(&run))));
+        for other in
+            [lines, super::document(&DocumentKey::Shared(job)), live(digest), bucket(1), EPOCH.to_owned()]
+        {
+            assert_eq!(found(&other), None, "{other}");
+        }
     }
 }

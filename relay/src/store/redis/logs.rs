@@ -11,10 +11,12 @@ use futures_util::future::BoxFuture;
 use redis::aio::ConnectionManager;
 use redis::{cmd, pipe};
 
-use super::script::{APPEND, LINES, call, send};
-use super::{keys, unavailable};
+use super::script::{APPEND, COLLECT, LINES, call, send};
+use super::{collect, keys, unavailable};
 use crate::blobs::{Lines, LogError, Logs};
+use crate::clock::Clock;
 use crate::limits::{MAX_LINE_BYTES, MAX_LOG_LINES, cut};
+use crate::store::collect::{Cursor, Page};
 
 /// Bytes kept of each log.
 const MAX_BYTES: usize = 16 << 20;
@@ -24,6 +26,7 @@ const AT_ONCE: usize = 1000;
 #[derive(Clone)]
 pub(crate) struct RedisLogs {
     connection: ConnectionManager,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for RedisLogs {
@@ -40,8 +43,8 @@ fn name(kind: LogKind) -> &'static str {
 }
 
 impl RedisLogs {
-    pub(super) fn new(connection: ConnectionManager) -> Self {
-        Self { connection }
+    pub(super) fn new(connection: ConnectionManager, clock: Clock) -> Self {
+        Self { connection, clock }
     }
 
     async fn add(
@@ -146,6 +149,46 @@ impl Logs for RedisLogs {
                 remove.arg(list).arg(numbers);
             }
             remove.query_async(&mut self.connection.clone()).await.map_err(failed)
+        }
+        .boxed()
+    }
+
+    fn name<'a>(&'a self, run: &'a LeaseId) -> BoxFuture<'a, Result<(), LogError>> {
+        async move { collect::name_log(&self.connection, run).await.map_err(failed) }.boxed()
+    }
+
+    fn runs(&self, after: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page<String>, LogError>> {
+        async move {
+            let (names, next) = collect::scan(&self.connection, after, limit).await.map_err(failed)?;
+            let runs = names.iter().filter_map(|name| match keys::found(name) {
+                Some(keys::Found::Log(run)) => Some(run),
+                _ => None,
+            });
+            let mut items: Vec<String> = runs.collect();
+            items.sort_unstable();
+            items.dedup();
+            Ok(Page { items, next })
+        }
+        .boxed()
+    }
+
+    fn remove_unnamed(&self, runs: Vec<String>, since: Timestamp) -> BoxFuture<'_, Result<u64, LogError>> {
+        async move {
+            let lately = self.clock.now().since(since) + collect::SLACK_MS;
+            let mut removed = 0;
+            for run in &runs {
+                let mut pipeline = pipe();
+                for (lines, numbers) in ["build", "run"].map(|kind| keys::log_of(run, kind)) {
+                    for key in [lines, numbers] {
+                        let mut call = call(&COLLECT, &[key]);
+                        call.arg(collect::NEVER.as_millis().to_string()).arg(lately);
+                        pipeline.add_command(call);
+                    }
+                }
+                let gone: Vec<u64> = send(&self.connection, &pipeline, &COLLECT).await.map_err(failed)?;
+                removed += u64::from(gone.contains(&1));
+            }
+            Ok(removed)
         }
         .boxed()
     }

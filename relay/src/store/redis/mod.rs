@@ -15,6 +15,7 @@
 //! Nothing is acknowledged that the server has not confirmed. A commit without an answer may have been made or not:
 //! it fails, and its queue is read again.
 
+mod collect;
 mod keys;
 mod logs;
 mod message;
@@ -36,6 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::script::{COMMIT, DUE, REMOVE, call, send};
 use self::subscriber::{Ask, Subscriber};
+use super::collect::Collect;
 use super::news::{News, Notice, Others};
 use super::{ANY_REVISION, Commit, Committed, DocumentKey, DueEntry, Store, StoreError, Stored};
 use crate::clock::Clock;
@@ -150,7 +152,7 @@ impl RedisStore {
 
     /// The logs that are kept on the same server.
     pub(crate) fn logs(&self) -> RedisLogs {
-        RedisLogs::new(self.connection.clone())
+        RedisLogs::new(self.connection.clone(), self.clock.clone())
     }
 
     async fn set_clock(&self) -> RedisResult<()> {
@@ -171,7 +173,7 @@ impl RedisStore {
     async fn make(&self, commit: Commit) -> Result<Committed, StoreError> {
         let mut pipeline = pipe();
         for (key, bytes) in &commit.documents {
-            pipeline.cmd("SET").arg(keys::document(key)).arg(bytes).arg("NX").ignore();
+            collect::set_named(&mut pipeline, key, bytes);
         }
         let now = self.clock.now();
         let minutes: BTreeMap<String, Timestamp> = commit.due.iter().fold(BTreeMap::new(), |mut all, due| {
@@ -450,6 +452,10 @@ impl Store for RedisStore {
 
     fn longest_result(&self) -> usize {
         usize::MAX
+    }
+
+    fn collect(&self) -> &dyn Collect {
+        self
     }
 
     fn others(&self) -> Option<&dyn Others> {

@@ -10,6 +10,7 @@ pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_s
 pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("remove.lua")));
 pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("append.lua")));
 pub(super) static LINES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lines.lua")));
+pub(super) static COLLECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("collect.lua")));
 
 /// The call of a script by its digest, before its arguments.
 pub(super) fn call(script: &Script, keys: &[String]) -> Cmd {
