@@ -108,7 +108,12 @@ impl Peer for WatchClient {
             Ok(ClientMessage::QueryJob { job_id }) => self.tell_once(job_id).await,
             // A client that watches has no use for the whole list; it is read over HTTP, in pages.
             Ok(ClientMessage::QueryJobStates) => {}
-            Err(error) => tracing::debug!(%error, "a frame was dropped"),
+            Err(error) => {
+                tracing::debug!(%error, "a frame was dropped");
+                if let Some(reference) = ClientMessage::unread_reference(text) {
+                    self.refuse(reference, "message-unreadable", "Message not readable", chain(&error));
+                }
+            }
         }
     }
 
@@ -147,6 +152,12 @@ impl Peer for WatchClient {
         frames
     }
 }
+    /// Nothing changed, and this is why.
+    fn refuse(&self, reference: Option<String>, code: &'static str, title: &'static str, detail: String) {
+        let error = Some(Problem::new(code, title, detail));
+        self.outbox.push(&RelayMessage::Done(Done { reference, error, ..Done::default() }));
+    }
+
 
 impl WatchClient {
     fn watched(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Watched>> {
@@ -157,9 +168,7 @@ impl WatchClient {
         let Watch { jobs, workers, reference } = watch;
         if jobs.len() > MAX_WATCHED {
             let detail = format!("{} jobs are named, the limit is {MAX_WATCHED}: watch fewer", jobs.len());
-            let error = Some(Problem::new("too-many-watched", "Too many jobs watched", detail));
-            self.outbox.push(&RelayMessage::Done(Done { reference, error, ..Done::default() }));
-            return;
+            return self.refuse(reference, "too-many-watched", "Too many jobs watched", detail);
         }
         let mut sockets = self.queue.sockets();
         let wants_workers = workers.unwrap_or(false);

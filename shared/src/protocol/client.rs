@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{BadFrame, Envelope, StateChange};
 use crate::ids::JobId;
@@ -44,6 +45,27 @@ impl ClientMessage {
             "QueryJobStates" => Ok(Self::QueryJobStates),
             "Watch" => envelope.payload().map(Self::Watch),
             _ => Err(BadFrame::UnknownType),
+        }
+    }
+
+    /// The `ref` of a change or of a set to watch that [`Self::read`] did not take: its sender is answered by a
+    /// [`super::Done`] all the same, or would repeat it for ever. `None`: nobody waits for an answer.
+    #[must_use]
+    pub fn unread_reference(text: &str) -> Option<Option<String>> {
+        #[derive(Deserialize)]
+        struct Payload {
+            #[serde(rename = "ref")]
+            reference: Option<Value>,
+        }
+        let envelope = Envelope::read(text).ok()?;
+        let reference = match envelope.payload::<Payload>() {
+            Ok(Payload { reference: Some(Value::String(reference)) }) => Some(reference),
+            _ => None,
+        };
+        match &*envelope.kind {
+            "StateChange" => reference.map(Some),
+            "Watch" => Some(reference),
+            _ => None,
         }
     }
 }

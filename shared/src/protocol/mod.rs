@@ -149,6 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_an_answer_to_an_unreadable_message_is_known() {
+        let reference = ClientMessage::unread_reference;
+        let named = |name: &str| Some(Some(name.to_owned()));
+        assert_eq!(reference(r#"{"type":"StateChange","payload":{"job":"","ref":"r1"}}"#), named("r1"));
+        assert_eq!(reference(r#"{"type":"StateChange","payload":{"job":""}}"#), None);
+        assert_eq!(reference(r#"{"type":"StateChange","payload":{"job":"a","ref":5}}"#), None);
+        assert_eq!(reference(r#"{"type":"Watch","payload":{"jobs":{"":{}},"ref":"r2"}}"#), named("r2"));
+        assert_eq!(reference(r#"{"type":"Watch","payload":[]}"#), Some(None));
+        assert_eq!(reference(r#"{"type":"QueryJob","payload":{"ref":"r3"}}"#), None);
+        assert_eq!(reference("PING"), None);
+    }
+
+    #[test]
     fn a_change_whose_ids_differ_is_refused() {
         let text = r#"{"type":"StateChange","payload":{"job":"a","tag":"","state":"Queued","value":{"type":"Queued","time":1,"enqueued":{"id":"b"}}}}"#;
         assert!(matches!(client(text), Err(BadFrame::BadPayload(_))));
