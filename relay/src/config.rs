@@ -1,5 +1,6 @@
 //! How a relay is set up: where it keeps things, and what it allows.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -45,13 +46,26 @@ impl Config {
 #[error("{0}")]
 pub struct BadAddress(String);
 
-/// Where queues are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where queues are kept. An address may hold a password, so `Debug` prints none of it but the server.
+#[derive(Clone, PartialEq, Eq)]
 pub enum StoreAddress {
     /// `embedded:DIR`: a database in this folder, for one relay.
     Embedded(PathBuf),
     /// `redis://…`: for several relays.
     Redis(String),
+}
+
+impl fmt::Debug for StoreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(folder) => f.debug_tuple("Embedded").field(folder).finish(),
+            Self::Redis(address) => {
+                let url = Url::parse(address).ok();
+                let server = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+                f.debug_tuple("Redis").field(&server).finish()
+            }
+        }
+    }
 }
 
 impl FromStr for StoreAddress {
@@ -94,6 +108,15 @@ impl FromStr for BlobAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_never_printed() {
+        for address in ["redis://user:hunter2@host:1/2", "redis://:hunter2@host", "redis://hunter2@"] {
+            let config =
+                Config::new(StoreAddress::Redis(address.to_owned()), BlobAddress::Directory("d".into()));
+            assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+        }
+    }
 
     #[test]
     fn addresses_are_read_and_others_are_refused_with_a_sentence() {
