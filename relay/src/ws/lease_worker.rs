@@ -29,13 +29,7 @@ struct LeaseWorker {
 }
 
 pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocket) {
-    let queue = match service.open(&key).await {
-        Ok(queue) => queue,
-        Err(error) => {
-            tracing::error!(error = chain(&error), queue.hash = %key.digest(), "a queue could not be opened");
-            return;
-        }
-    };
+    let Some(queue) = super::open(&service, &key).await else { return };
     let id = queue.sockets().new_id();
     let Ok(unnamed_instance) = InstanceId::new(uuid::Uuid::new_v4().simple().to_string()) else { return };
     let outbox = Arc::new(Outbox::default());

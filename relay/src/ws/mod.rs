@@ -18,9 +18,11 @@ use dockframe_shared::protocol::{LEASE_PROTOCOL, PROTOCOL_HEADER, WATCH_PROTOCOL
 use http::{HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, chain};
 use crate::http::App;
 use crate::limits::{MAX_BODY_BYTES, MAX_CLIENT_FRAME_BYTES};
+use crate::queue::open::OpenQueue;
+use crate::queue::service::Service;
 
 /// Buffers of a socket: small, since most are idle.
 const BUFFER_BYTES: usize = 4 << 10;
@@ -100,6 +102,17 @@ pub(crate) async fn upgrade(app: Arc<App>, request: Request) -> Response {
             let tasks = service.tasks().clone();
             tasks.track_future(old_worker::serve(service, key, socket))
         }),
+    }
+}
+
+/// The queue of a socket; `None`: the socket is dropped, and its peer tries again.
+async fn open(service: &Arc<Service>, key: &QueueKey) -> Option<Arc<OpenQueue>> {
+    match service.open(key).await {
+        Ok(queue) => Some(queue),
+        Err(error) => {
+            tracing::error!(error = chain(&error), queue.hash = %key.digest(), "a queue could not be opened");
+            None
+        }
     }
 }
 

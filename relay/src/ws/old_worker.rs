@@ -44,13 +44,7 @@ struct OldWorker {
 }
 
 pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocket) {
-    let queue = match service.open(&key).await {
-        Ok(queue) => queue,
-        Err(error) => {
-            tracing::error!(error = chain(&error), queue.hash = %key.digest(), "a queue could not be opened");
-            return;
-        }
-    };
+    let Some(queue) = super::open(&service, &key).await else { return };
     let outbox = Arc::new(Outbox::default());
     let id = {
         let mut sockets = queue.sockets();
