@@ -29,6 +29,8 @@ pub(crate) enum Closing {
     Restart,
     /// No frame for too long.
     Silent,
+    /// What it said could not be done now, and it will not say it again on this socket.
+    TryAgain,
 }
 
 /// What is to be sent now.

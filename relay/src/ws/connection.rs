@@ -21,6 +21,7 @@ const GONE_MS: i64 = 30_000;
 /// A peer that takes longer for one frame does not read.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 const CLOSE_SLOW: u16 = 1008;
+const CLOSE_TRY_AGAIN: u16 = 1013;
 
 /// What is particular to a kind of peer.
 pub(super) trait Peer: Sync {
@@ -131,6 +132,7 @@ async fn close(sink: &mut SplitSink<WebSocket, Message>, closing: Closing) {
         Closing::IdTaken => (CLOSE_ID_TAKEN, "another process has this worker id"),
         Closing::Slow => (CLOSE_SLOW, "too much is waiting to be read"),
         Closing::Restart => (CLOSE_RESTART, "the relay restarts"),
+        Closing::TryAgain => (CLOSE_TRY_AGAIN, "not possible now"),
         Closing::Silent => (1001, "no frame for too long"),
     };
     let frame = CloseFrame { code, reason: reason.into() };

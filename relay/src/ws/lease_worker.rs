@@ -99,7 +99,14 @@ impl LeaseWorker {
                 self.socket.outbox.answer(&RelayMessage::Pong(Some(id)));
                 Ok(())
             }
-            (WorkerMessage::Registration(registration), _) => self.register(registration).await,
+            (WorkerMessage::Registration(registration), name) => {
+                let registered = self.register(registration).await;
+                if registered.is_err() && name.is_none() {
+                    // Nothing is granted on this socket before: a new one begins anew.
+                    self.socket.outbox.close(Closing::TryAgain);
+                }
+                registered
+            }
             (WorkerMessage::LeaseAccept(accept), Some((worker, _))) => {
                 let lease = accept.lease_id;
                 if !self.service.accept(&self.queue, &worker, lease.clone()).await? {

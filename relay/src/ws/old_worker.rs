@@ -21,7 +21,7 @@ use crate::error::chain;
 use crate::limits::MAX_LISTED;
 use crate::queue::command::{Command, Reply};
 use crate::queue::open::{OldSocket, OpenQueue, SocketId};
-use crate::queue::outbox::{Outbox, Parcel, text};
+use crate::queue::outbox::{Closing, Outbox, Parcel, text};
 use crate::queue::record::Phase;
 use crate::queue::service::{self, Finishing, Scope, Service};
 
@@ -84,8 +84,13 @@ impl Peer for OldWorker {
         match WorkerMessage::read(text) {
             Ok(message) => {
                 let result = result_of(&message, text);
+                let registers = matches!(message, WorkerMessage::Registration(_));
                 if let Err(error) = self.message(message, result).await {
                     tracing::error!(error = chain(&error), "a worker's message could not be dealt with");
+                    if registers && self.name().is_none() {
+                        // It registers once and would hear nothing for ever: a new socket begins anew.
+                        self.outbox.close(Closing::TryAgain);
+                    }
                 }
             }
             Err(error) => tracing::debug!(%error, "a frame was dropped"),
@@ -207,10 +212,13 @@ impl OldWorker {
             if self.service.now().since(at) > HELD_MS {
                 continue;
             }
-            match message {
-                WorkerMessage::StateChange(change) => self.change(&worker, change, result).await?,
-                WorkerMessage::Logs(logs) => self.lines(&worker, logs).await?,
-                _ => {}
+            let done = match message {
+                WorkerMessage::StateChange(change) => self.change(&worker, change, result).await,
+                WorkerMessage::Logs(logs) => self.lines(&worker, logs).await,
+                _ => Ok(()),
+            };
+            if let Err(error) = done {
+                tracing::error!(error = chain(&error), "what a worker said before its registration is lost");
             }
         }
         self.outbox.full_list();
