@@ -76,6 +76,11 @@ impl Heard {
         self.state.borrow().count
     }
 
+    /// The store has fewer commits than were heard of: it was replaced, or has lost some. It is counted from here.
+    pub(crate) fn begin_again(&self, count: u64) {
+        self.state.send_modify(|state| state.count = count);
+    }
+
     /// Whether it is the first doubt, so that the queue is to be read by whoever had it.
     pub(crate) fn doubt(&self) -> bool {
         let mut is_first = false;

@@ -22,8 +22,6 @@ pub(crate) mod open;
 pub(crate) mod outbox;
 pub(crate) mod record;
 pub(crate) mod service;
-#[cfg(test)]
-mod simulation;
 pub(crate) mod timing;
 pub(crate) mod view;
 

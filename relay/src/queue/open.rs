@@ -305,6 +305,14 @@ impl Sockets {
         self.old_clients.values().chain(workers.map(|socket| &socket.outbox))
     }
 
+    /// All sockets that something can be told.
+    pub(crate) fn everybody(&self) -> impl Iterator<Item = &Arc<Outbox>> {
+        let watching = self.watch_clients.values().map(|client| &client.outbox);
+        let leases = self.lease_workers.values().map(|socket| &socket.outbox);
+        let old = self.old_workers.values().map(|socket| &socket.outbox);
+        watching.chain(self.old_clients.values()).chain(leases).chain(old)
+    }
+
     pub(crate) fn watch(&mut self, job: JobId, socket: SocketId, outbox: &Arc<Outbox>) {
         self.watchers.entry(job).or_default().insert(socket, Arc::clone(outbox));
     }

@@ -78,6 +78,9 @@ pub(crate) struct Lease {
     /// Missing: a claim of the old way, which lives as long as its worker's socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
+    /// Of a claim: when it was made, as its worker says. It says so again when it comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Timestamp>,
     pub attempt: u32,
     /// Number of the worker's session in which it was granted.
     pub session: u64,
@@ -112,7 +115,7 @@ pub(crate) struct Outcome {
 pub(crate) enum Source {
     /// The document of this run, in this queue.
     Run(LeaseId),
-    /// The document of a run in another queue.
+    /// The document of a run in another queue. It stays as long as this one needs it.
     Shared(LeaseId),
     /// The relay ended it, and this is why.
     Relay(String),

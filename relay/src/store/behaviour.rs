@@ -96,7 +96,6 @@ promises! {
     what_was_acknowledged_survives_a_crash
     due_entries_come_in_their_order_when_their_time_has_come
     a_due_entry_goes_with_the_commit_that_dealt_with_it
-    of_several_sweepers_one_alone_claims_a_due_entry
     a_document_is_set_once_and_taken_away_only_as_it_is
     documents_come_with_a_commit_and_nothing_is_offered_without_one
     a_collection_finds_every_record_and_every_document
@@ -125,7 +124,6 @@ fn commit(store: &dyn Store, writes: Vec<StoreWrite>) -> Commit {
         writes,
         due: Vec::new(),
         done: Vec::new(),
-        claims: false,
         documents: Vec::new(),
         offers: Vec::new(),
     }
@@ -283,28 +281,6 @@ async fn a_due_entry_goes_with_the_commit_that_dealt_with_it(place: Place) {
     store.commit(Commit { done, ..commit(&*store, vec![write("x", 0, 1, b"")]) }).await.unwrap();
     let left: Vec<Due> = store.due(now, 10).await.unwrap().into_iter().map(|entry| entry.due).collect();
     assert_eq!(left, [look(now.plus_millis(-5), "a"), look(now, "b")]);
-}
-
-async fn of_several_sweepers_one_alone_claims_a_due_entry(place: Place) {
-    let store = place.open().await;
-    let now = store.clock().now();
-    store.commit(Commit { due: vec![look(now, "a")], ..commit(&*store, Vec::new()) }).await.unwrap();
-    let claims = (0..16).map(|_| {
-        let next = look(now.plus_millis(1), "a");
-        let claim = Commit {
-            due: vec![next],
-            done: vec![look(now, "a")],
-            claims: true,
-            ..commit(&*store, Vec::new())
-        };
-        store.commit(claim)
-    });
-    let outcomes: Vec<_> = futures_util::future::join_all(claims).await;
-    let won = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Ok))).count();
-    let lost =
-        outcomes.iter().filter(|outcome| matches!(outcome, Ok(Committed::Conflict(none)) if none.is_empty()));
-    assert_eq!((won, lost.count()), (1, 15));
-    assert_eq!(store.due(now, 10).await.unwrap(), []);
 }
 
 fn shared(job: &str) -> DocumentKey {

@@ -219,11 +219,7 @@ fn write_group(
             match job {
                 Job::Commit(commit, to) => {
                     let conflicts = conflicts(&entries, &commit)?;
-                    let mut is_taken = false;
-                    for done in commit.done.iter().filter(|_| commit.claims) {
-                        is_taken |= due.get(&*keys::due(commit.queue, done))?.is_none();
-                    }
-                    if !conflicts.is_empty() || is_taken {
+                    if !conflicts.is_empty() {
                         answers.push(Answer::Commit(Committed::Conflict(conflicts), to));
                         continue;
                     }
@@ -367,8 +363,8 @@ impl Store for EmbeddedStore {
         self.ask(|answer| Job::Remove(key, only, answer)).boxed()
     }
 
-    fn epoch(&self) -> &str {
-        &self.epoch
+    fn epoch(&self) -> String {
+        self.epoch.clone()
     }
 
     fn clock(&self) -> Clock {

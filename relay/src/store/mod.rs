@@ -44,9 +44,6 @@ pub(crate) struct Commit {
     pub due: Vec<Due>,
     /// Due entries that this commit has dealt with.
     pub done: Vec<Due>,
-    /// Nothing is written, as in a conflict in which nothing is named, unless all of `done` is still there: so of
-    /// several sweepers one alone goes on.
-    pub claims: bool,
     /// Set unless they are there, before anybody can see this commit: a store that cannot do both in one step does
     /// this first.
     pub documents: Vec<(DocumentKey, Vec<u8>)>,
@@ -130,8 +127,8 @@ pub(crate) trait Store: Send + Sync + std::fmt::Debug {
         only: Option<Vec<u8>>,
     ) -> BoxFuture<'_, Result<bool, StoreError>>;
 
-    /// Random, made with the store: changes when the store was replaced.
-    fn epoch(&self) -> &str;
+    /// Random, made with the store: another one once the store was replaced, or lost something.
+    fn epoch(&self) -> String;
 
     /// The clock that decides what is due.
     fn clock(&self) -> Clock;

@@ -64,6 +64,10 @@ pub(crate) trait Others: Send + Sync {
     /// How many commits each queue has had; whoever heard of fewer missed some.
     fn counts(&self, queues: Vec<QueueDigest>) -> BoxFuture<'_, Result<Vec<u64>, StoreError>>;
 
+    /// Looks whether the store has another epoch by now, and gives it one where something `is_lost`. Whether it has
+    /// another one than it had when this process asked last.
+    fn check_epoch(&self, is_lost: bool) -> BoxFuture<'_, Result<bool, StoreError>>;
+
     /// Tells the others. Lost when the store is away.
     fn tell(&self, queue: QueueDigest, notice: Notice) -> BoxFuture<'_, ()>;
 }

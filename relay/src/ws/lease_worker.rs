@@ -147,7 +147,7 @@ impl LeaseWorker {
         let hello = first.then(|| {
             RelayMessage::WorkerHello(WorkerHello {
                 relay: crate::NAME.to_owned(),
-                epoch: self.service.store.epoch().to_owned(),
+                epoch: self.service.store.epoch(),
                 ttl_ms: LEASE_TTL.unsigned_abs(),
                 renew_ms: LEASE_RENEW.unsigned_abs(),
                 max_finish_bytes: MAX_FINISH_BYTES as u64,

@@ -51,7 +51,7 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
     let outbox = Arc::new(Outbox::default());
     outbox.push(&RelayMessage::ClientHello(ClientHello {
         relay: crate::NAME.to_owned(),
-        epoch: service.store.epoch().to_owned(),
+        epoch: service.store.epoch(),
         max_watched: MAX_WATCHED as u32,
         max_frame_bytes: MAX_CLIENT_FRAME_BYTES as u64,
     }));
@@ -146,16 +146,16 @@ impl Peer for WatchClient {
         frames
     }
 }
-    /// Nothing changed, and this is why.
-    fn refuse(&self, reference: Option<String>, code: &'static str, title: &'static str, detail: String) {
-        let error = Some(Problem::new(code, title, detail));
-        self.outbox.push(&RelayMessage::Done(Done { reference, error, ..Done::default() }));
-    }
-
 
 impl WatchClient {
     fn watched(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing changed, and this is why.
+    fn refuse(&self, reference: Option<String>, code: &'static str, title: &'static str, detail: String) {
+        let error = Some(Problem::new(code, title, detail));
+        self.outbox.push(&RelayMessage::Done(Done { reference, error, ..Done::default() }));
     }
 
     fn watch(&self, watch: Watch) {

@@ -9,6 +9,7 @@ mod leases;
 mod mcp;
 mod measure;
 mod old;
+mod outages;
 mod receiver;
 mod recordings;
 mod redis_server;

@@ -83,6 +83,16 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// All that it holds goes.
+    #[allow(dead_code, reason = "not every test does that")]
+    pub(crate) fn empty(&self) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(b"FLUSHALL\r\n").unwrap();
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
+    }
+
     #[allow(dead_code, reason = "not every test looks into it")]
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()

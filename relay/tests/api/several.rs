@@ -53,15 +53,15 @@ impl Drop for Node {
     }
 }
 
-struct Pair {
-    a: Node,
-    b: Node,
-    server: RedisServer,
+pub(crate) struct Pair {
+    pub(crate) a: Node,
+    pub(crate) b: Node,
+    pub(crate) server: RedisServer,
     _blobs: TempDir,
 }
 
 impl Pair {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let server = RedisServer::start();
         let blobs = tempfile::tempdir().unwrap();
         let a = Node::start(server.address().parse().unwrap(), blobs.path()).await;

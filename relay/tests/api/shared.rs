@@ -6,7 +6,7 @@ use crate::support::*;
 
 async fn run(relay: &TestRelay, queue: &str, body: &Value, text: &str) -> String {
     let id = relay.submit(queue, body.clone()).await;
-    let mut worker = relay.worker(queue, text).await;
+    let mut worker = relay.worker(queue, &text[..1]).await;
     let lease = worker.expect("LeaseGrant").await["leaseId"].as_str().unwrap().to_owned();
     worker.send(&accept(&lease)).await;
     worker.send(&logs(&lease, 0, &[text])).await;
@@ -33,6 +33,41 @@ async fn a_result_of_one_queue_answers_another_and_says_so() {
     }
     let logs = relay.get_json(&format!("/q/q2/j/{id}/run-logs.json")).await;
     assert_eq!(logs["data"], json!([["ours", 3]]));
+}
+
+#[tokio::test]
+async fn an_answer_outlives_the_job_that_it_is_of() {
+    // One is kept in the store, the other in a file.
+    for text in ["short".to_owned(), "long ".repeat(10_000)] {
+        let relay = TestRelay::start().await;
+        let body = json!({"definition": {"image": "a"}});
+        let id = run(&relay, "q1", &body, &text).await;
+        relay.submit("q2", body.clone()).await;
+        let all = async || {
+            let mut found = vec![relay.get_json(&format!("/q/q2/j/{id}/result.json")).await];
+            found.push(relay.get_json(&format!("/q/q2/j/{id}/run-logs.json")).await);
+            found.push(json!(relay.get(&format!("/q/q2/j/{id}/outputs/o.txt")).await.text().await.unwrap()));
+            found
+        };
+        let before = all().await;
+        assert_eq!(before[0]["data"]["finished"]["result"]["logs"][0][0], text);
+        assert_eq!(before[1]["data"], json!([[text, 3]]));
+        assert_eq!(before[2], text);
+
+        let mut maker = relay.client("q1").await;
+        maker.send(&ended(&id, "Deleted", Some("*"))).await;
+        maker.expect("Done").await;
+        run(&relay, "q1", &body, "another").await;
+        relay.submit("q1", json!({"definition": {"image": "a"}, "control": {"rerun": true}})).await;
+        run(&relay, "q1", &body, "a third").await;
+        assert_eq!(all().await, before);
+
+        let mut client = relay.client("q2").await;
+        client.send(&ended(&id, "Deleted", Some("*"))).await;
+        client.expect("Done").await;
+        assert_eq!(relay.get_json(&format!("/q/q2/j/{id}/result.json")).await, json!({"data": null}));
+        assert_eq!(first_line(&relay, &format!("/q/q1/j/{id}/result.json")).await, "a third");
+    }
 }
 
 #[tokio::test]

@@ -299,6 +299,23 @@ impl Peer {
         }
     }
 
+    /// Asks for a sign of life until it is this word; `false`: the socket ended instead.
+    pub(crate) async fn expect_word_or_end(&mut self, word: &str) -> bool {
+        loop {
+            if self.socket.send(Message::text("PING")).await.is_err() {
+                return false;
+            }
+            loop {
+                match tokio::time::timeout(SOON, self.socket.next()).await.expect("no frame came") {
+                    Some(Ok(Message::Text(text))) if text.as_str() == word => return true,
+                    Some(Ok(Message::Text(text))) if text.as_str().starts_with("PONG") => break,
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return false,
+                    Some(Ok(_)) => {}
+                }
+            }
+        }
+    }
+
     pub(crate) async fn expect_close(&mut self) -> Option<u16> {
         loop {
             match tokio::time::timeout(SOON, self.socket.next()).await.expect("still open") {

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use dockframe_shared::{JobId, LeaseId, Timestamp, WorkerId};
 
 use super::draft::Draft;
-use super::lease::{hold, record_outcome, wait_again};
+use super::lease::{hold, lose, record_outcome, wait_again};
 use crate::queue::command::{Effect, Ending, Reply};
 use crate::queue::record::{Lease, Outcome, Phase, Source};
 use crate::queue::timing::{self, LEASE_TTL};
@@ -41,7 +41,8 @@ pub(super) fn claim<V: View>(
     let Some(mut record) = draft.record(job)? else { return Ok(Reply::Unknown) };
     let again = match &record.phase {
         Phase::Waiting { expired } => match expired {
-            Some(own) if own.is_claim() && own.worker == *worker => Some(own.clone()),
+            // Of another time it is another claim: what came between the two was a loss.
+            Some(own) if own.worker == *worker && own.claimed == Some(time) => Some(own.clone()),
             _ => None,
         },
         Phase::Held(held) if held.is_claim() => {
@@ -55,6 +56,12 @@ pub(super) fn claim<V: View>(
             return Ok(Reply::NotCurrent);
         }
     };
+    if again.is_none() && matches!(record.phase, Phase::Waiting { expired: Some(_) }) {
+        match lose(draft, job, record)? {
+            Some(goes_on) => record = goes_on,
+            None => return Ok(Reply::NotCurrent),
+        }
+    }
     let now = draft.now;
     let lease = again.unwrap_or_else(|| {
         record.attempt += 1;
@@ -62,6 +69,7 @@ pub(super) fn claim<V: View>(
             id: draft.new_lease_id(),
             worker: worker.clone(),
             instance: None,
+            claimed: Some(time),
             attempt: record.attempt,
             session: 0,
             granted: now,
@@ -70,11 +78,6 @@ pub(super) fn claim<V: View>(
             deadline_ms: timing::LONGEST_RUN,
         }
     });
-    if let Phase::Waiting { expired: Some(expired) } = &record.phase
-        && expired.id != lease.id
-    {
-        record.losses += 1;
-    }
     hold(draft, job, &mut record, lease);
     // Lists show what the claimer says (`jobs-and-states` 1.4); nothing is decided by it.
     record.time = time;

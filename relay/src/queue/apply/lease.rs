@@ -26,20 +26,10 @@ pub(super) fn grant<V: View>(
     }
     let Some(mut record) = draft.record(job)? else { return Ok(Reply::Unknown) };
     let Phase::Waiting { expired } = &record.phase else { return Ok(Reply::Nothing) };
-
-    if let Some(expired) = expired.clone() {
-        record.losses += 1;
-        if !expired.is_claim() {
-            draft.effect(Effect::Revoke {
-                worker: expired.worker,
-                lease: expired.id,
-                why: RevokeWhy::Superseded,
-            });
-        }
-        if record.losses >= MAX_LOSSES {
-            let text = format!("given up: {MAX_LOSSES} workers were lost while they ran this job");
-            end_by_relay(draft, job, record, ResultReason::Error, text)?;
-            return Ok(Reply::Nothing);
+    if expired.is_some() {
+        match lose(draft, job, record)? {
+            Some(goes_on) => record = goes_on,
+            None => return Ok(Reply::Nothing),
         }
     }
     record.attempt += 1;
@@ -48,6 +38,7 @@ pub(super) fn grant<V: View>(
         id: draft.new_lease_id(),
         worker: worker.clone(),
         instance: Some(instance.clone()),
+        claimed: None,
         attempt: record.attempt,
         session,
         granted: now,
@@ -134,6 +125,47 @@ pub(super) fn hold<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut 
     record.time = if matches!(record.phase, Phase::Waiting { .. }) { lease.accepted } else { now };
     record.phase = Phase::Held(lease);
     draft.effect(Effect::Changed(job.clone()));
+}
+
+/// Nothing was heard of the worker for too long, or it has forgotten the job: that waits again, and the lease may still
+/// come back until something takes its place.
+pub(super) fn expire<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut Record, lease: Lease) {
+    record.phase = Phase::Waiting { expired: Some(lease) };
+    record.time = draft.now;
+    draft.effect(Effect::Changed(job.clone()));
+    draft.effect(Effect::Wake);
+    if is_last_loss(record) {
+        // Nobody may want the job any more who could give it up.
+        draft.look_at(job, draft.now.plus_millis(LEASE_TTL));
+    }
+}
+
+/// Whether the job ends unless its expired lease comes back.
+pub(super) fn is_last_loss(record: &Record) -> bool {
+    matches!(record.phase, Phase::Waiting { expired: Some(_) }) && record.losses + 1 >= MAX_LOSSES
+}
+
+/// The expired lease does not come back: its worker is lost to the job. `None`: it was one too many, and the job has
+/// ended (`jobs-and-states` 8.7).
+pub(super) fn lose<V: View>(
+    draft: &mut Draft<'_, V>,
+    job: &JobId,
+    mut record: Record,
+) -> Result<Option<Record>, Need> {
+    if let Some(expired) = record.lease().filter(|expired| !expired.is_claim()) {
+        draft.effect(Effect::Revoke {
+            worker: expired.worker.clone(),
+            lease: expired.id.clone(),
+            why: RevokeWhy::Superseded,
+        });
+    }
+    record.losses += 1;
+    if record.losses < MAX_LOSSES {
+        return Ok(Some(record));
+    }
+    let text = format!("given up: {MAX_LOSSES} workers were lost while they ran this job");
+    end_by_relay(draft, job, record, ResultReason::Error, text)?;
+    Ok(None)
 }
 
 /// Before the accept a refusal, after it the job given back: it waits again either way, and nothing is lost.

@@ -8,6 +8,8 @@ use dockframe_shared::{JobId, LeaseId, Namespace, NamespaceSelector};
 use super::calls;
 use super::draft::Draft;
 use crate::queue::command::{Effect, Reply, Who};
+#[cfg(test)]
+use crate::queue::deployment::guards::{self, Guard};
 use crate::queue::record::{EndReason, Event, LetGo, Needs, Outcome, Phase, Record};
 use crate::queue::timing::{KEPT, LISTED};
 use crate::queue::view::{Need, View};
@@ -30,6 +32,8 @@ pub(super) fn let_go<V: View>(
     if ended && why != EndReason::Deleted {
         return Ok(Reply::AlreadyEnded { revision: draft.revision(job)? });
     }
+    #[cfg(test)]
+    let who = if guards::stands(Guard::Holders) { who } else { &Who::These(NamespaceSelector::All) };
     let going: Vec<Namespace> = match who {
         Who::These(NamespaceSelector::All) => record.holders.keys().cloned().collect(),
         Who::These(NamespaceSelector::One(one)) => {
@@ -94,7 +98,7 @@ fn end<V: View>(
     let mut claimer = None;
     if let Some(lease) = record.lease() {
         #[cfg(test)]
-        crate::queue::deployment::guards::leave_lease(&lease.id, job);
+        guards::leave_lease(&lease.id, job);
         if lease.is_claim() {
             claimer = Some(lease.worker.clone());
         } else {

@@ -23,6 +23,9 @@ pub(super) fn look<V: View>(
 ) -> Result<Reply, Need> {
     let Some(record) = draft.record(job)? else { return Ok(Reply::Unknown) };
     match record.phase.clone() {
+        Phase::Waiting { .. } if lease::is_last_loss(&record) => {
+            give_up(draft, job, record, healthy_since)?;
+        }
         Phase::Waiting { .. } => {}
         Phase::Granted(granted) => grant_timeout(draft, job, record, &granted, healthy_since)?,
         Phase::Held(held) => held_too_long(draft, job, record, held, healthy_since, another_free)?,
@@ -107,11 +110,23 @@ fn held_too_long<V: View>(
     if let Some(known) = draft.worker(&held.worker)? {
         draft.put_worker(&held.worker, known)?;
     }
-    record.phase = Phase::Waiting { expired: Some(held) };
-    record.time = now;
-    draft.effect(Effect::Changed(job.clone()));
-    draft.effect(Effect::Wake);
+    lease::expire(draft, job, &mut record, held);
     draft.put_record(job, record)
+}
+
+/// One worker too many was lost: the last of them has its time to come back, then the job ends.
+fn give_up<V: View>(
+    draft: &mut Draft<'_, V>,
+    job: &JobId,
+    record: Record,
+    healthy_since: Timestamp,
+) -> Result<(), Need> {
+    let until = later(record.time, healthy_since).plus_millis(LEASE_TTL);
+    if draft.now < until {
+        draft.look_at(job, until);
+        return Ok(());
+    }
+    lease::lose(draft, job, record).map(drop)
 }
 
 fn leave_the_list<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: Record) -> Result<(), Need> {

@@ -63,12 +63,7 @@ pub(super) fn register<V: View>(
         match &record.phase {
             // A claim of the time before this worker spoke of leases: it has dropped it.
             Phase::Held(_) if held.is_claim() => lease::wait_again(draft, &job, &mut record),
-            Phase::Held(_) => {
-                record.phase = Phase::Waiting { expired: Some(held) };
-                record.time = now;
-                draft.effect(Effect::Changed(job.clone()));
-                draft.effect(Effect::Wake);
-            }
+            Phase::Held(_) => lease::expire(draft, &job, &mut record, held),
             Phase::Granted(_) if held.session < session => {
                 lease::wait_again(draft, &job, &mut record);
             }

@@ -329,6 +329,58 @@ fn five_losses_end_a_job_and_five_refusals_do_not() {
 }
 
 #[test]
+fn five_losses_of_old_workers_end_a_job_and_claims_made_again_do_not() {
+    let claim = |queue: &mut Queue, name: &str, time: i64| {
+        queue.tell(&Command::OldWorker { worker: worker(name), first: true });
+        let time = Timestamp::from_millis(time);
+        queue.tell(&Command::Claim { job: id("a"), worker: worker(name), time }).reply
+    };
+    let lose = |queue: &mut Queue, name: &str| {
+        let session = queue.session(name);
+        queue.tell(&Command::Closed { worker: worker(name), session });
+        queue.pass(3_000);
+        assert!(queue.is_waiting("a"));
+    };
+    for nobody_claims in [true, false] {
+        let mut queue = Queue::new();
+        queue.submit("a", "");
+        for _ in 0..3 {
+            assert!(matches!(claim(&mut queue, "w", 1), Reply::Done { .. }));
+            lose(&mut queue, "w");
+        }
+        assert_eq!(queue.of("a").unwrap().losses, 0, "it came back each time");
+        // The same worker, started again, takes it anew: what came before was a loss.
+        for time in 2..=i64::from(MAX_LOSSES) {
+            assert!(matches!(claim(&mut queue, "w", time), Reply::Done { .. }));
+            lose(&mut queue, "w");
+        }
+        if nobody_claims {
+            queue.pass(LEASE_TTL);
+        } else {
+            assert_eq!(claim(&mut queue, "v", 9), Reply::NotCurrent);
+        }
+        let outcome = queue.of("a").unwrap().outcome().unwrap();
+        assert_eq!(outcome.reason, ResultReason::Error);
+    }
+}
+
+#[test]
+fn the_last_of_five_losses_may_come_back_in_time() {
+    let mut queue = Queue::new();
+    queue.submit("a", "");
+    for _ in 1..MAX_LOSSES {
+        queue.run("a", "w");
+        queue.pass(LEASE_TTL);
+    }
+    let lease = queue.run("a", "w");
+    queue.pass(LEASE_TTL + LEASE_TTL - 1);
+    assert!(queue.is_waiting("a"));
+    queue.register("w", &[&lease]);
+    queue.pass(5 * SECOND);
+    assert!(queue.finish(&lease, "w"));
+}
+
+#[test]
 fn a_run_that_is_held_beyond_its_deadline_is_timed_out() {
     let mut queue = Queue::new();
     let mut limited = submission("a", "");

@@ -18,6 +18,12 @@ pub(crate) enum Guard {
     SessionCheck,
     /// A shared result stays the first (`jobs-and-states` 3.8).
     SharedOnce,
+    /// A result stays readable while another queue shows it, whatever its own does.
+    OthersResults,
+    /// A commit counts only if nobody wrote in between.
+    CompareAndSet,
+    /// A namespace that lets go ends the job for itself alone.
+    Holders,
 }
 
 thread_local! {

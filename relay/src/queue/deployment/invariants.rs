@@ -268,6 +268,9 @@ impl World {
                 if !is_right || !may || !self.observer.recorded.contains(run) {
                     self.breaks(6, || format!("{job} was answered by {run} of {from:?}"));
                 }
+                if self.store.document(&DocumentKey::Result(run.clone())).is_none() {
+                    self.breaks(5, || format!("the result {run} that answers {queue}/{job} cannot be read"));
+                }
             }
             Source::Run(_) | Source::Shared(_) | Source::Relay(_) => {}
         }
@@ -335,14 +338,10 @@ impl World {
     /// No queue shows a result that is gone (invariants 5 and 6).
     fn check_readable(&mut self, run: &LeaseId) {
         let shown = self.store.entries.iter().find_map(|((queue, _), (_, entry, _))| match &**entry {
-            Entry::Record(record) if record.outcome().and_then(Outcome::run) == Some(run) => {
-                Some((*queue, record.outcome().is_some_and(Outcome::is_shared)))
-            }
+            Entry::Record(record) if record.outcome().and_then(Outcome::run) == Some(run) => Some(*queue),
             _ => None,
         });
-        // What another queue was answered with is still its maker's to delete: such an answer keeps its state and loses
-        // its result, until answers have a document of their own.
-        if let Some((queue, false)) = shown {
+        if let Some(queue) = shown {
             self.breaks(5, || {
                 format!("queue {queue} shows the result {run}, and it cannot be read any more")
             });
@@ -391,7 +390,7 @@ impl World {
         if !is_same {
             self.breaks(4, || format!("{job} was shown at {revision} as it never was: {record:?}"));
         }
-        let outcome = record.and_then(Record::outcome).filter(|outcome| !outcome.is_shared());
+        let outcome = record.and_then(Record::outcome);
         if let Some(run) = outcome.and_then(Outcome::run)
             && self.store.document(&DocumentKey::Result(run.clone())).is_none()
         {

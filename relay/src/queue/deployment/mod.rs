@@ -1,8 +1,8 @@
 //! A whole deployment in one thread: two relays of the real core, a store and a network against them, four workers and
 //! three clients, by the thousand (`jobs-and-states` 9).
 //!
-//! Where `simulation` shakes the core alone, this one lets everything around it live: each request to the store and
-//! each message on a socket is an event of its own, and anything may crash, be cut, or be late between two of them.
+//! Everything around the core lives as well: each request to the store and each message on a socket is an event of its
+//! own, and anything may crash, be cut, or be late between two of them.
 //! A schedule is its seed. A failure names it; `DEPLOYMENT_SEED=… cargo test -p dockframe-relay deployment::replay --
 //! --nocapture` tells what happened in it.
 //!
@@ -173,6 +173,21 @@ fn a_missing_check_of_the_session_is_found() {
 #[test]
 fn a_shared_result_that_is_overwritten_is_found() {
     is_missed(Guard::SharedOnce);
+}
+
+#[test]
+fn an_answer_that_is_another_queues_to_delete_is_found() {
+    is_missed(Guard::OthersResults);
+}
+
+#[test]
+fn a_commit_that_compares_nothing_is_found() {
+    is_missed(Guard::CompareAndSet);
+}
+
+#[test]
+fn a_job_that_ends_for_all_when_one_lets_go_is_found() {
+    is_missed(Guard::Holders);
 }
 
 /// How often which invariant breaks, for those who change the core.

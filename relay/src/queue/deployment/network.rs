@@ -17,18 +17,35 @@ use crate::store::Committed;
 /// What peers say to a relay.
 #[derive(Debug, Clone)]
 pub(super) enum Frame {
-    Register { worker: WorkerId, instance: InstanceId, cpus: f64, leases: Vec<LeaseId> },
+    Register {
+        worker: WorkerId,
+        instance: InstanceId,
+        cpus: f64,
+        leases: Vec<LeaseId>,
+    },
     Accept(LeaseId),
     Decline(LeaseId, DeclineRetry),
     Finish(LeaseId, Ending, Vec<u8>),
     OldRegister(WorkerId),
     Ping,
     List,
-    Claim(JobId),
+    /// When it was claimed first goes with it.
+    Claim(JobId, i64),
     ClaimFinish(JobId, Ending, Vec<u8>),
     ClaimLost(JobId),
-    Submit { request: u64, job: JobId, namespace: Namespace, priority: i8, rerun: Option<Rerun> },
-    LetGo { request: u64, job: JobId, why: EndReason, who: Who },
+    Submit {
+        request: u64,
+        job: JobId,
+        namespace: Namespace,
+        priority: i8,
+        rerun: Option<Rerun>,
+    },
+    LetGo {
+        request: u64,
+        job: JobId,
+        why: EndReason,
+        who: Who,
+    },
     Watch(JobId),
 }
 

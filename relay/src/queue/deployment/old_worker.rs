@@ -74,9 +74,11 @@ impl World {
                 self.old_workers[number].is_known = false;
                 self.say(socket, Frame::OldRegister(id));
                 // A registration is followed by what runs.
-                let running: Vec<JobId> = self.old_workers[number].runs.keys().cloned().collect();
-                for job in running {
-                    self.say(socket, Frame::Claim(job));
+                let runs = &self.old_workers[number].runs;
+                let running: Vec<(JobId, i64)> =
+                    runs.iter().map(|(job, run)| (job.clone(), run.started)).collect();
+                for (job, started) in running {
+                    self.say(socket, Frame::Claim(job, started));
                 }
             }
         }
@@ -125,7 +127,7 @@ impl World {
         let count = worker.count;
         worker.runs.insert(job.clone(), run);
         self.tell(|| format!("old worker {number} claims {job} on socket {socket}"));
-        self.say(socket, Frame::Claim(job.clone()));
+        self.say(socket, Frame::Claim(job.clone(), now));
         let takes = self.chance.between(20, 7_000);
         self.after(takes, Event::OldRunEnds { worker: number, job, number: count });
     }

@@ -127,6 +127,8 @@ enum Task {
         entry: Rc<Entry>,
     },
     Forget,
+    /// What was kept of a run is to go, unless there is a result.
+    DropRun(LeaseId),
     Quiet,
     Show {
         job: JobId,

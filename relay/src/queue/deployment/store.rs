@@ -254,7 +254,7 @@ impl SimStore {
                 conflicts.push((write.key.clone(), self.stored(queue, &write.key)));
             }
         }
-        if !conflicts.is_empty() {
+        if !conflicts.is_empty() && guards::stands(Guard::CompareAndSet) {
             return Answer::Committed(Committed::Conflict(conflicts));
         }
         let mut changes = Vec::with_capacity(commit.writes.len());

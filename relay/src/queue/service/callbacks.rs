@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dockframe_shared::JobId;
 use futures_util::future::join_all;
 
-use super::{Error, Service, With};
+use super::execute::With;
+use super::{Error, Service};
 use crate::callbacks::{Outcome, Turn};
 use crate::error::chain;
 use crate::queue::command::{Called, Command, Due, Reply};

@@ -7,14 +7,14 @@ use dockframe_shared::job::{Control, Definition, Finished, digest};
 use dockframe_shared::{JobId, LeaseId, Problem};
 use serde_json::Value;
 
-use super::{Error, Service, SharedRecord, With};
+use super::execute::With;
+use super::{Error, Service};
 use crate::blobs::keys_in;
 use crate::limits::{MAX_DEFINITION_BYTES, MAX_HOLDERS};
-use crate::queue::command::{Command, Ending, Reply, SharedAnswer, Submit};
+use crate::queue::command::{Command, Ending, Reply, Submit};
 use crate::queue::open::OpenQueue;
-use crate::queue::record::{EndReason, Holder, Needs, Outcome, Source};
+use crate::queue::record::{EndReason, Holder, Needs};
 use crate::store::DocumentKey;
-use crate::store::codec::decode;
 
 /// One submission, as it came.
 #[derive(Debug, Clone)]
@@ -140,29 +140,6 @@ impl Service {
     fn has_too_many_holders(&self, queue: &OpenQueue, job: &JobId) -> bool {
         let cache = queue.cache();
         cache.record(job).is_some_and(|known| known.value.holders.len() >= MAX_HOLDERS)
-    }
-
-    /// Another queue's result that may answer here (`jobs-and-states` 3.8).
-    async fn shared_answer(&self, queue: &OpenQueue, job: &JobId) -> Result<Option<SharedAnswer>, Error> {
-        if !self.settings.shared_results || queue.cache().record(job).is_some() {
-            return Ok(None);
-        }
-        let Some(bytes) = self.store.document(DocumentKey::Shared(job.clone())).await? else {
-            return Ok(None);
-        };
-        let shared: SharedRecord = decode(&bytes)?;
-        let Some(outcome) = shared.record.outcome().filter(|_| shared.verified) else { return Ok(None) };
-        // The queue's own result, that has left its list, is no stranger's.
-        let source = if shared.queue == *queue.digest.as_bytes() {
-            Source::Run(shared.run.clone())
-        } else {
-            if !self.name_run(&shared.run).await? {
-                return Ok(None);
-            }
-            Source::Shared(shared.run.clone())
-        };
-        let outcome = Outcome { source, ..outcome.clone() };
-        Ok(Some(SharedAnswer { outcome, queued_time: shared.record.queued_time }))
     }
 
     /// Cancel or delete. A deletion of a job that nobody knows leaves no mark.

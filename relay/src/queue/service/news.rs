@@ -60,19 +60,38 @@ impl Service {
             let open: Vec<_> =
                 self.open_queues().into_iter().map(|queue| (queue.heard.count(), queue)).collect();
             let digests = open.iter().map(|(_, queue)| queue.digest).collect();
-            match others.counts(digests).await {
-                Ok(counts) => {
-                    for ((before, queue), count) in open.iter().zip(counts) {
-                        let behind = count > *before && !queue.heard.reaches(count, ON_THEIR_WAY).await;
-                        // Fewer than before: the store was replaced.
-                        if behind || count < *before {
-                            self.doubt(queue);
-                        }
+            let looked = async {
+                let mut is_lost = false;
+                for ((before, queue), count) in open.iter().zip(others.counts(digests).await?) {
+                    let behind = count > *before && !queue.heard.reaches(count, ON_THEIR_WAY).await;
+                    if count < *before {
+                        is_lost = true;
+                        queue.heard.begin_again(count);
                     }
+                    if behind || count < *before {
+                        self.doubt(queue);
+                    }
+                }
+                others.check_epoch(is_lost).await
+            };
+            match looked.await {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!("the store has lost something, or is another one: everybody comes back");
+                    self.send_everybody_back();
                 }
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "it is not known whether news were missed")
                 }
+            }
+        }
+    }
+
+    /// Peers that come back are told the store's epoch, and say again what it may have lost (`jobs-and-states` 8.6).
+    fn send_everybody_back(&self) {
+        for queue in self.open_queues() {
+            for outbox in queue.sockets().everybody() {
+                outbox.close(Closing::Restart);
             }
         }
     }

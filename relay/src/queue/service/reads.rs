@@ -9,7 +9,7 @@ use dockframe_shared::protocol::LogKind;
 use dockframe_shared::{JobId, LeaseId, Namespace, QueueDigest};
 use serde_json::json;
 
-use super::{Error, Service, SharedRecord};
+use super::{Error, Service};
 use crate::blobs::Lines;
 use crate::queue::matching::{self, Machine};
 use crate::queue::object::{Extra, is_shown, job_object, with_result};
@@ -74,11 +74,6 @@ impl Service {
     async fn home(&self, job: &JobId) -> Result<Option<QueueDigest>, Error> {
         let bytes = self.store.document(DocumentKey::Home(job.clone())).await?;
         Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map(QueueDigest::from_bytes))
-    }
-
-    async fn shared(&self, job: &JobId) -> Result<Option<SharedRecord>, Error> {
-        let bytes = self.store.document(DocumentKey::Shared(job.clone())).await?;
-        Ok(bytes.map(|bytes| decode(&bytes)).transpose()?)
     }
 
     /// The record whose state, result and lines answer in this scope.

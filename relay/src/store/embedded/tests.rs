@@ -20,7 +20,6 @@ fn commit(writes: Vec<StoreWrite>) -> Commit {
         writes,
         due: Vec::new(),
         done: Vec::new(),
-        claims: false,
         documents: Vec::new(),
         offers: Vec::new(),
     }

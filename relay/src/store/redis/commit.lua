@@ -3,7 +3,6 @@
 -- KEYS  what is live, what is due, the count of commits, then one key for each write: all of one queue
 -- ARGV  1 time of the decision     2 most that it may be off, in ms   3 channel of the queue   4 who commits
 --       5 longest value published  6 number of writes   7 of due entries done   8 of new due entries
---       9 'claim' if the entries done must still be there
 --       then for each write: name, expected revision ('' = any), revision, 'live' | 'kept' | 'gone', value;
 --       for each entry done: its name; for each new one: its time, its name
 local clock = redis.call('TIME')
@@ -15,17 +14,10 @@ if writes + due > 0 and math.abs(now - tonumber(ARGV[1])) > tonumber(ARGV[2]) th
   return { 'late', now }
 end
 
-local at = 9 + writes * 5
-if ARGV[9] == 'claim' then
-  for i = 1, done do
-    if not redis.call('ZSCORE', KEYS[2], ARGV[at + i]) then
-      return { 'conflict', now, {} }
-    end
-  end
-end
+local at = 8 + writes * 5
 local clash = {}
 for i = 1, writes do
-  local expected = ARGV[9 + (i - 1) * 5 + 2]
+  local expected = ARGV[8 + (i - 1) * 5 + 2]
   if expected ~= '' then
     local found = redis.call('HMGET', KEYS[3 + i], 'r', 'v')
     if (found[1] or '0') ~= expected then
@@ -53,7 +45,7 @@ if writes > 0 then
   say(string.format('%d', count))
 end
 for i = 1, writes do
-  local at = 9 + (i - 1) * 5
+  local at = 8 + (i - 1) * 5
   local name, revision, state, value = ARGV[at + 1], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
   if state == 'gone' then
     redis.call('DEL', KEYS[3 + i])

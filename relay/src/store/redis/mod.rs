@@ -16,14 +16,15 @@
 //! it fails, and its queue is read again.
 
 mod collect;
+mod commit;
 mod keys;
 mod logs;
 mod message;
+mod reads;
 mod script;
 mod server;
 mod subscriber;
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,11 +36,11 @@ use redis::{Client, FromRedisValue, Pipeline, RedisResult, Script, Value, cmd, p
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::script::{COMMIT, DUE, REMOVE, call, send};
+use self::script::{EPOCH, REMOVE, call, send};
 use self::subscriber::{Ask, Subscriber};
 use super::collect::Collect;
 use super::news::{News, Notice, Others};
-use super::{ANY_REVISION, Commit, Committed, DocumentKey, DueEntry, Store, StoreError, Stored};
+use super::{Commit, Committed, DocumentKey, DueEntry, Store, StoreError, Stored};
 use crate::clock::Clock;
 use crate::queue::view::Key;
 
@@ -55,10 +56,6 @@ const CONNECT: Duration = Duration::from_secs(2);
 const SUBSCRIBE: Duration = Duration::from_secs(5);
 /// News that wait to be dealt with; where there are more, queues are read again.
 const NEWS: usize = 1 << 14;
-/// Longer values are not published but read by those who need them.
-const LONGEST_PUBLISHED: usize = 64 << 10;
-/// Entries read at once.
-const PAGE: usize = 500;
 
 /// Why the server cannot be used. Each says what to do. No address in it shows a password.
 #[derive(Debug, thiserror::Error)]
@@ -77,15 +74,10 @@ pub enum OpenRedisError {
     Newer { server: String, found: String },
 }
 
-/// Revision, value and whether it is live; nothing of an entry that is not there.
-type Fields = (Option<u64>, Option<Vec<u8>>, Option<String>);
-/// The server's time, and what is due in a queue.
-type DueAnswer = (i64, Vec<Vec<u8>>);
-
 pub(crate) struct RedisStore {
     connection: ConnectionManager,
     clock: Clock,
-    epoch: String,
+    epoch: Mutex<String>,
     /// Who this process is among others.
     process: String,
     asks: mpsc::UnboundedSender<Ask>,
@@ -140,7 +132,7 @@ impl RedisStore {
         let store = Self {
             connection,
             clock: Clock::start(),
-            epoch,
+            epoch: Mutex::new(epoch),
             process,
             asks,
             news: Mutex::new(Some(news)),
@@ -169,188 +161,6 @@ impl RedisStore {
     async fn send<T: FromRedisValue>(&self, pipeline: &Pipeline, script: &Script) -> RedisResult<T> {
         send(&self.connection, pipeline, script).await
     }
-
-    async fn make(&self, commit: Commit) -> Result<Committed, StoreError> {
-        let mut pipeline = pipe();
-        for (key, bytes) in &commit.documents {
-            collect::set_named(&mut pipeline, key, bytes);
-        }
-        let now = self.clock.now();
-        let minutes: BTreeMap<String, Timestamp> = commit.due.iter().fold(BTreeMap::new(), |mut all, due| {
-            // Never in a minute that is over: it may be forgotten at any moment.
-            let first = all.entry(keys::minute(commit.queue, due.at.max(now))).or_insert(due.at);
-            *first = due.at.min(*first);
-            all
-        });
-        if !minutes.is_empty() {
-            let index = pipeline.cmd("ZADD").arg(keys::bucket_of(commit.queue)).arg("LT");
-            for (member, score) in minutes {
-                index.arg(score.as_millis()).arg(member);
-            }
-            index.ignore();
-        }
-        pipeline.add_command(self.commit_call(&commit));
-        let sent = Instant::now();
-        let (answer,): (Value,) = self.send(&pipeline, &COMMIT).await.map_err(unavailable)?;
-        let Value::Array(answer) = answer else { return Err(odd_answer()) };
-        let mut answer = answer.into_iter();
-        let (Some(outcome), Some(time)) = (answer.next(), answer.next()) else { return Err(odd_answer()) };
-        let time: i64 = redis::from_redis_value(time).map_err(|_| odd_answer())?;
-        self.clock.learn(Timestamp::from_millis(time), sent);
-        match redis::from_redis_value::<String>(outcome).as_deref() {
-            Ok("ok") => {
-                self.offer(&commit.offers).await;
-                Ok(Committed::Ok)
-            }
-            // The clock is right by now: decided anew, it is another commit.
-            Ok("late") => Ok(Committed::Conflict(Vec::new())),
-            Ok("conflict") => {
-                let clash = answer.next().ok_or_else(odd_answer)?;
-                conflicts(&commit, clash)
-            }
-            _ => Err(odd_answer()),
-        }
-    }
-
-    fn commit_call(&self, commit: &Commit) -> redis::Cmd {
-        let Commit { queue, writes, due, done, .. } = commit;
-        let mut keys = vec![keys::live(*queue), keys::due(*queue), keys::count(*queue)];
-        let members: Vec<String> = writes.iter().map(|write| keys::member(&write.key)).collect();
-        keys.extend(members.iter().map(|member| keys::entry(*queue, member)));
-        let mut call = call(&COMMIT, &keys);
-        call.arg(commit.at.as_millis())
-            .arg(MOST_LATE_MS)
-            .arg(keys::channel(*queue))
-            .arg(&self.process)
-            .arg(LONGEST_PUBLISHED)
-            .arg(writes.len())
-            .arg(done.len())
-            .arg(due.len())
-            .arg(if commit.claims { "claim" } else { "" });
-        for (write, member) in writes.iter().zip(&members) {
-            call.arg(member);
-            if write.expected == ANY_REVISION {
-                call.arg("")
-            } else {
-                call.arg(write.expected)
-            };
-            let state = match (&write.bytes, write.live) {
-                (None, _) => "gone",
-                (Some(_), true) => "live",
-                (Some(_), false) => "kept",
-            };
-            call.arg(write.revision).arg(state).arg(write.bytes.as_deref().unwrap_or_default());
-        }
-        for done in done {
-            call.arg(keys::due_member(done));
-        }
-        for new in due {
-            call.arg(new.at.as_millis()).arg(keys::due_member(new));
-        }
-        call
-    }
-
-    /// The commit is made: what follows from it is not its failure. A due entry repeats it.
-    async fn offer(&self, offers: &[(DocumentKey, Vec<u8>)]) {
-        for (key, bytes) in offers {
-            let mut set = cmd("SET");
-            set.arg(keys::document(key)).arg(bytes).arg("NX");
-            if let Err(error) = self.ask::<Value>(set).await {
-                tracing::warn!(%error, "a result is offered to other queues a little later");
-            }
-        }
-    }
-
-    async fn read_live(&self, queue: QueueDigest) -> RedisResult<Vec<(Key, Stored)>> {
-        let mut found = Vec::new();
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = cmd("SSCAN");
-            scan.arg(keys::live(queue)).arg(cursor).arg("COUNT").arg(PAGE);
-            let (next, members): (u64, Vec<Vec<u8>>) = self.ask(scan).await?;
-            let named: Vec<Key> = members.iter().filter_map(|member| keys::key_of_member(member)).collect();
-            for (key, entry) in self.read_all(queue, &named).await? {
-                // What left the list while it was read is not live any more. What came meanwhile is told as news.
-                if let Some((stored, true)) = entry {
-                    found.push((key, stored));
-                }
-            }
-            if next == 0 {
-                // A scan may name a member twice.
-                found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-                found.dedup_by(|(a, _), (b, _)| a == b);
-                return Ok(found);
-            }
-            cursor = next;
-        }
-    }
-
-    async fn read_all(
-        &self,
-        queue: QueueDigest,
-        named: &[Key],
-    ) -> RedisResult<Vec<(Key, Option<(Stored, bool)>)>> {
-        if named.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = pipe();
-        for key in named {
-            pipeline.cmd("HMGET").arg(keys::entry(queue, &keys::member(key))).arg(&["r", "v", "l"]);
-        }
-        let entries: Vec<Fields> = pipeline.query_async(&mut self.connection.clone()).await?;
-        let entry = |(revision, bytes, live): Fields| {
-            Some((Stored { revision: revision?, bytes: bytes? }, live.as_deref() == Some("1")))
-        };
-        Ok(named.iter().cloned().zip(entries.into_iter().map(entry)).collect())
-    }
-
-    async fn read_due(&self, until: Timestamp, limit: usize) -> RedisResult<Vec<DueEntry>> {
-        // Where in the index each queue is: bucket, member, and when that is over.
-        let mut queues: BTreeMap<QueueDigest, Vec<(u8, String, Timestamp)>> = BTreeMap::new();
-        let mut pipeline = pipe();
-        for bucket in 0..keys::BUCKETS {
-            pipeline.cmd("ZRANGEBYSCORE").arg(keys::bucket(bucket)).arg("-inf").arg(until.as_millis());
-        }
-        let buckets: Vec<Vec<String>> = pipeline.query_async(&mut self.connection.clone()).await?;
-        for (bucket, members) in (0..).zip(buckets) {
-            for member in members {
-                if let Some((queue, over)) = keys::queue_of_minute(&member) {
-                    queues.entry(queue).or_default().push((bucket, member, over));
-                }
-            }
-        }
-        let mut found = Vec::new();
-        let mut forgotten = pipe();
-        let names: Vec<QueueDigest> = queues.keys().copied().collect();
-        for some in names.chunks(PAGE) {
-            let mut pipeline = pipe();
-            for queue in some {
-                let mut call = call(&DUE, &[keys::due(*queue)]);
-                call.arg(until.as_millis()).arg(limit);
-                pipeline.add_command(call);
-            }
-            let sent = Instant::now();
-            let answers: Vec<DueAnswer> = self.send(&pipeline, &DUE).await?;
-            for (queue, (now, due)) in some.iter().zip(answers) {
-                let now = Timestamp::from_millis(now);
-                self.clock.learn(now, sent);
-                if due.is_empty() {
-                    for (bucket, member, over) in queues.get(queue).into_iter().flatten() {
-                        if now >= *over {
-                            forgotten.cmd("ZREM").arg(keys::bucket(*bucket)).arg(member).ignore();
-                        }
-                    }
-                }
-                found.extend(due.iter().filter_map(|member| keys::due_of_member(*queue, member)));
-            }
-        }
-        if !forgotten.is_empty() {
-            let () = forgotten.query_async(&mut self.connection.clone()).await?;
-        }
-        found.sort_unstable_by(|a, b| (&a.due, a.queue).cmp(&(&b.due, b.queue)));
-        found.truncate(limit);
-        Ok(found)
-    }
 }
 
 /// Checks the format, and gives the store its epoch. The inner error is a format of a newer program.
@@ -363,23 +173,14 @@ async fn prepare(connection: &ConnectionManager) -> RedisResult<Result<String, S
     };
     let found = set_once(keys::FORMAT, &FORMAT.to_string()).await?;
     if found.parse::<u32>().is_ok_and(|found| found <= FORMAT) {
-        let epoch = set_once(keys::EPOCH, &uuid::Uuid::new_v4().simple().to_string()).await?;
+        let epoch = set_once(keys::EPOCH, &new_epoch()).await?;
         return Ok(Ok(epoch));
     }
     Ok(Err(found))
 }
 
-/// What is there instead of what was expected: position of the write, revision, value, and so on.
-fn conflicts(commit: &Commit, clash: Value) -> Result<Committed, StoreError> {
-    let Value::Array(clash) = clash else { return Err(odd_answer()) };
-    let mut fresh = Vec::new();
-    for one in clash.chunks(3) {
-        let (at, revision, bytes): (usize, u64, Vec<u8>) =
-            redis::from_redis_value(Value::Array(one.to_vec())).map_err(|_| odd_answer())?;
-        let key = commit.writes.get(at).ok_or_else(odd_answer)?.key.clone();
-        fresh.push((key, (revision > 0).then_some(Stored { revision, bytes })));
-    }
-    Ok(Committed::Conflict(fresh))
+fn new_epoch() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
 }
 
 fn unavailable(error: redis::RedisError) -> StoreError {
@@ -442,8 +243,8 @@ impl Store for RedisStore {
         .boxed()
     }
 
-    fn epoch(&self) -> &str {
-        &self.epoch
+    fn epoch(&self) -> String {
+        self.epoch.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn clock(&self) -> Clock {
@@ -498,6 +299,23 @@ impl Others for RedisStore {
             let counts: Vec<Option<u64>> =
                 pipeline.query_async(&mut self.connection.clone()).await.map_err(unavailable)?;
             Ok(counts.into_iter().map(Option::unwrap_or_default).collect())
+        }
+        .boxed()
+    }
+
+    fn check_epoch(&self, is_lost: bool) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async move {
+            let known = self.epoch();
+            let mut pipeline = pipe();
+            // A server that was emptied is one of this format from now on.
+            pipeline.cmd("SET").arg(keys::FORMAT).arg(FORMAT).arg("NX").ignore();
+            let mut call = call(&EPOCH, &[keys::EPOCH.to_owned()]);
+            call.arg(if is_lost { "lost" } else { "" }).arg(&known).arg(new_epoch());
+            pipeline.add_command(call);
+            let (found,): (String,) = self.send(&pipeline, &EPOCH).await.map_err(unavailable)?;
+            let has_changed = found != known;
+            *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            Ok(has_changed)
         }
         .boxed()
     }

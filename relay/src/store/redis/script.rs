@@ -7,6 +7,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Script, cmd};
 
 pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("commit.lua")));
 pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("due.lua")));
+pub(super) static EPOCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("epoch.lua")));
 pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("remove.lua")));
 pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("append.lua")));
 pub(super) static LINES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lines.lua")));

@@ -4,6 +4,7 @@
 use dockframe_shared::{JobId, LeaseId, QueueKey};
 use tokio::time::timeout;
 
+use super::commit::LONGEST_PUBLISHED;
 use super::redis_server::RedisServer;
 use super::*;
 use crate::queue::command::{Due, DueKind};
@@ -33,7 +34,6 @@ fn commit(store: &RedisStore, job: &str, expected: u64, bytes: &[u8]) -> Commit 
         }],
         due: Vec::new(),
         done: Vec::new(),
-        claims: false,
         documents: Vec::new(),
         offers: Vec::new(),
     }

@@ -1,6 +1,7 @@
 //! A command on its way: load what the core needs, decide, compare, commit, decide anew.
 
 use super::*;
+use crate::queue::deployment::guards::{self, Guard};
 
 impl World {
     pub(super) fn command(&mut self, relay: usize, queue: usize, command: Command, why: Why) {
@@ -115,7 +116,6 @@ impl World {
             writes,
             due: decision.due.clone(),
             done: doing.done.iter().cloned().collect(),
-            claims: false,
             documents: doing.documents.clone(),
             offers,
         }
@@ -328,6 +328,12 @@ impl World {
                 self.stepped(relay, matches!(answer, Answer::Committed(_)));
             }
             Task::Forget => self.stepped(relay, matches!(answer, Answer::Committed(_))),
+            Task::DropRun(run) => {
+                if matches!(answer, Answer::Document(None)) || !guards::stands(Guard::OthersResults) {
+                    let task = self.relays[relay].add(Task::Quiet);
+                    self.ask(relay, task, Request::Remove(DocumentKey::Result(run), None));
+                }
+            }
             Task::Quiet => {}
             Task::Show { job, socket } => {
                 let Answer::Read(found) = answer else { return };

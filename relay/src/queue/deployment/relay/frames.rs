@@ -92,8 +92,8 @@ impl World {
                 self.send_list(relay, queue, socket, &worker);
                 self.frame_done(socket);
             }
-            (Frame::Claim(job), Some((worker, None))) => {
-                let command = Command::Claim { job, worker, time: self.time() };
+            (Frame::Claim(job, started), Some((worker, None))) => {
+                let command = Command::Claim { job, worker, time: Timestamp::from_millis(started) };
                 self.command(relay, queue, command, Why::Claim { socket });
             }
             (Frame::ClaimFinish(job, ending, document), Some((worker, None))) => {
@@ -253,7 +253,6 @@ impl World {
             writes: vec![write],
             due: Vec::new(),
             done: vec![due],
-            claims: false,
             documents: Vec::new(),
             offers: vec![(key, bytes)],
         };
@@ -268,7 +267,6 @@ impl World {
             writes: Vec::new(),
             due: Vec::new(),
             done: vec![due],
-            claims: false,
             documents: Vec::new(),
             offers: Vec::new(),
         };

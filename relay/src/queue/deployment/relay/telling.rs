@@ -69,8 +69,8 @@ impl World {
                     }
                 }
                 Effect::DropRun(run) => {
-                    let task = self.relays[relay].add(Task::Quiet);
-                    self.ask(relay, task, Request::Remove(DocumentKey::Result(run), None));
+                    let task = self.relays[relay].add(Task::DropRun(run.clone()));
+                    self.ask(relay, task, Request::Document(DocumentKey::Result(run)));
                 }
                 Effect::Unshare { job, run } => {
                     let task = self.relays[relay].add(Task::Unshare { run });
