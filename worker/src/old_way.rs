@@ -17,9 +17,7 @@ use dockframe_shared::protocol::{
 };
 use dockframe_shared::{JobId, LeaseId, Timestamp, WorkerId};
 
-use self::words::{
-    ElapsedAt as _, answer, change, delay, digest, listed_tags, listed_wishes, revoke, running_change,
-};
+use self::words::{ElapsedAt as _, answer, change, delay, digest, revoke, running_change, tags, wishes};
 use crate::capacity::{Capacity, NoRoom, Share};
 use crate::messages::LinkEvent;
 
@@ -440,8 +438,11 @@ impl OldWay {
             if is_resting || self.unclaimable.contains_key(id.as_str()) {
                 continue;
             }
-            let wishes = listed_wishes(object);
-            if let Some(tag) = listed_tags(object).find(|tag| !self.tags.iter().any(|known| known == tag)) {
+            let definition = self.definitions.get(id);
+            let wishes = wishes(object, definition);
+            if let Some(tag) =
+                tags(object, definition).into_iter().find(|tag| !self.tags.iter().any(|known| known == tag))
+            {
                 self.unclaimable.insert(id.to_string(), format!("this worker does not offer the tag {tag}"));
                 continue;
             }

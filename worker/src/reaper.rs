@@ -19,7 +19,7 @@ use crate::state::RunDirectory;
 use crate::unit::Shared;
 
 /// Between two looks. What is removed was seen by two of them: a worker that restarts has its lock back by then.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long after its deadline a container is nobody's, whoever made it.
 const OVERDUE_MS: i64 = 3_600_000;
 

@@ -32,7 +32,8 @@ pub(crate) async fn shrink(finished: Finished, max: u64, uploader: &Uploader, li
         Ok(reference) => result.logs_url = reference.value.as_str().map(str::to_owned),
         Err(error) => warn!("a long log could not be uploaded, only its head and tail are kept: {error}"),
     }
-    let mut kept = ResultLog::new(KEPT_LOG_BYTES);
+    // As JSON a text may be several times longer: of a small frame it takes a small part.
+    let mut kept = ResultLog::new(KEPT_LOG_BYTES.min(max / 8));
     for line in result.logs.drain(..) {
         kept.push(line);
     }

@@ -51,7 +51,8 @@ impl Content {
     /// Reads one entry of `inputs` or `configFiles`.
     pub(crate) fn read(reference: &Value) -> Result<Self, BadContent> {
         let Value::Object(fields) = reference else { return Err(BadContent::NotAReference) };
-        let value = fields.get("value").unwrap_or(&Value::Null);
+        let given = fields.get("value");
+        let value = given.unwrap_or(&Value::Null);
         let hash = fields.get("hash").and_then(Value::as_str).and_then(|text| ContentHash::parse(text).ok());
         match fields.get("type").filter(|kind| !kind.is_null()) {
             None => match value {
@@ -59,10 +60,10 @@ impl Content {
                 Value::Object(_) | Value::Array(_) | Value::Number(_) => {
                     Ok(Self::Bytes(stringify(value).into()))
                 }
-                _ => utf8(value),
+                _ => utf8(given.filter(|value| !value.is_null())),
             },
             Some(Value::String(kind)) => match kind.as_str() {
-                "utf8" => utf8(value),
+                "utf8" => utf8(given),
                 "json" => Ok(Self::Bytes(stringify(value).into())),
                 "base64" => Ok(Self::Bytes(base64::decode(text(value, "base64")?)?.into())),
                 "url" => Self::url(text(value, "url")?, hash),
@@ -105,10 +106,10 @@ fn text<'a>(value: &'a Value, kind: &'static str) -> Result<&'a str, BadContent>
 }
 
 /// The value as JavaScript would print it; a missing one is an empty file.
-fn utf8(value: &Value) -> Result<Content, BadContent> {
+fn utf8(value: Option<&Value>) -> Result<Content, BadContent> {
     match value {
-        Value::Null => Ok(Content::Bytes(Bytes::new())),
-        other => to_text(other).map(|text| Content::Bytes(text.into())).ok_or(BadContent::ValueType {
+        None => Ok(Content::Bytes(Bytes::new())),
+        Some(other) => to_text(other).map(|text| Content::Bytes(text.into())).ok_or(BadContent::ValueType {
             kind: "utf8",
             expected: "a text (use json for objects and lists)",
         }),
@@ -147,6 +148,8 @@ mod tests {
             (json!({"type": "utf8", "value": 5}), "5"),
             (json!({"type": "utf8", "value": 1.5}), "1.5"),
             (json!({"type": "utf8", "value": true}), "true"),
+            (json!({"type": "utf8", "value": null}), "null"),
+            (json!({"value": null}), ""),
             (json!({"type": "json", "value": {"a": [1, null]}}), r#"{"a":[1,null]}"#),
             (json!({"type": "json"}), "null"),
             (json!({"type": "base64", "value": "aGk="}), "hi"),

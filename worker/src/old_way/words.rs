@@ -1,6 +1,6 @@
 //! Small words of the old way: messages, names and wishes as an old relay's table has them.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use dockframe_shared::ids::hex;
@@ -49,17 +49,22 @@ pub(super) fn delay(job: &JobId, me: &WorkerId) -> u16 {
     u16::from_be_bytes([digest[0], digest[1]]) % 150
 }
 
-pub(super) fn listed_wishes(object: &JobObject) -> Wishes {
-    let mut definition = Definition::default();
-    if let Some(requirements) = &object.requirements {
-        definition.0.insert("requirements".to_owned(), requirements.clone());
-    }
-    Wishes::read(&definition).unwrap_or_default()
+/// What the job wants: by its definition where that is known, else by what the table says of it.
+pub(super) fn wishes(object: &JobObject, definition: Option<&Definition>) -> Wishes {
+    let listed = || {
+        let mut definition = Definition::default();
+        if let Some(requirements) = &object.requirements {
+            definition.0.insert("requirements".to_owned(), requirements.clone());
+        }
+        Wishes::read(&definition)
+    };
+    // Wishes that cannot be read are the run's to complain about.
+    definition.map_or_else(listed, Wishes::read).unwrap_or_default()
 }
 
-pub(super) fn listed_tags(object: &JobObject) -> impl Iterator<Item = String> {
-    let tags = object.tags.as_ref().and_then(|tags| tags.as_array());
-    let tags: HashSet<String> =
-        tags.into_iter().flatten().filter_map(|tag| tag.as_str()).map(str::to_owned).collect();
-    tags.into_iter()
+/// The tags that a worker must offer: the table's and the definition's.
+pub(super) fn tags(object: &JobObject, definition: Option<&Definition>) -> BTreeSet<String> {
+    let defined = definition.and_then(|definition| definition.get("tags"));
+    let lists = object.tags.as_ref().into_iter().chain(defined).filter_map(|tags| tags.as_array());
+    lists.flatten().filter_map(|tag| tag.as_str()).map(str::to_owned).collect()
 }
