@@ -16,6 +16,8 @@ use crate::ws;
 pub(crate) fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
         .route("/healthz", get(site::health))
+        // The name that local mode of existing workers has for it.
+        .route("/health", get(site::health))
         // Blobs.
         // A file may be as long as the store of files allows, which refuses by itself.
         .route("/f/{key}", get(blobs::download).put(blobs::upload).layer(DefaultBodyLimit::disable()))
