@@ -7,24 +7,22 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 
-use crate::items;
-use crate::registry::{Item, Mark};
+use crate::registry::{About, Mark};
 
 /// Reasons by test.
 #[derive(Debug, Default)]
 pub(crate) struct Known(BTreeMap<(String, &'static str), String>);
 
 impl Known {
-    pub(crate) fn reason(&self, item: &Item) -> Option<&str> {
-        self.0.get(&(item.id.to_owned(), word(item.mark))).map(String::as_str)
+    pub(crate) fn reason(&self, about: &About) -> Option<&str> {
+        self.0.get(&(about.id.to_owned(), word(about.mark))).map(String::as_str)
     }
 
-    /// Reads a list, in addition to those read before.
+    /// Reads a list of some of these tests, in addition to those read before.
     ///
     /// # Errors
     /// A line that cannot be read, or names no test.
-    pub(crate) fn read(&mut self, text: &str) -> anyhow::Result<()> {
-        let all = items::all();
+    pub(crate) fn read(&mut self, text: &str, all: &[About]) -> anyhow::Result<()> {
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (id, rest) =
                 line.split_once(char::is_whitespace).with_context(|| format!("no mark in {line:?}"))?;
@@ -38,7 +36,7 @@ impl Known {
                 other => anyhow::bail!("{other:?} is no mark in {line:?}"),
             };
             anyhow::ensure!(
-                all.iter().any(|item| item.id == id && item.mark == mark),
+                all.iter().any(|about| about.id == id && about.mark == mark),
                 "no test is {id} {mark}: take the line out of the list"
             );
             self.0.insert((id.to_owned(), word(mark)), reason.trim().to_owned());
@@ -57,24 +55,32 @@ fn word(mark: Mark) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{items, worker};
 
     fn read(text: &str) -> anyhow::Result<Known> {
         let mut known = Known::default();
-        known.read(text)?;
+        let all: Vec<_> = items::all().iter().map(|item| item.about).collect();
+        known.read(text, &all)?;
         Ok(known)
     }
 
     #[test]
     fn a_list_names_tests_and_reasons() {
         let known = read("# a list\n\n7.3  compat   not yet\n").unwrap();
-        let item = items::all().into_iter().find(|item| item.id == "7.3").unwrap();
-        assert_eq!(known.reason(&item), Some("not yet"));
+        let item = items::all().into_iter().find(|item| item.about.id == "7.3").unwrap();
+        assert_eq!(known.reason(&item.about), Some("not yet"));
     }
 
     #[test]
     fn the_lists_of_our_relay_can_be_read() {
         read(include_str!("known-failures.txt")).unwrap();
         read(include_str!("known-failures-two-relays.txt")).unwrap();
+    }
+
+    #[test]
+    fn the_list_of_our_worker_can_be_read() {
+        let all: Vec<_> = worker::items::all().iter().map(|item| item.about).collect();
+        Known::default().read(include_str!("known-failures-worker.txt"), &all).unwrap();
     }
 
     #[test]

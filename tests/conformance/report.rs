@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use crate::registry::{Item, Mark};
+use crate::registry::{About, Mark};
 use crate::runner::{Outcome, Verdict};
 
 /// One line for a test that has ended; of a failure, what was expected and what came.
@@ -20,7 +20,7 @@ pub(crate) fn line(outcome: &Outcome) -> std::io::Result<()> {
             ("FAIL", Some("it passes: take it out of the list of known failures".to_owned()))
         }
     };
-    let Item { id, mark, promise, .. } = outcome.item;
+    let About { id, mark, promise, .. } = outcome.about;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{word:<5} {id:<6} {mark:<9} {promise} ({:.1} s)", outcome.took.as_secs_f32())?;
     if let Some(more) = more {
@@ -41,7 +41,7 @@ pub(crate) fn total(outcomes: &[Outcome], took: Duration) -> std::io::Result<boo
     let mut good = true;
     for mark in [Mark::Compat, Mark::Dockframe] {
         let [mut passed, mut failed, mut skipped, mut known] = [0; 4];
-        for outcome in outcomes.iter().filter(|outcome| outcome.item.mark == mark) {
+        for outcome in outcomes.iter().filter(|outcome| outcome.about.mark == mark) {
             match outcome.verdict {
                 Verdict::Passed => passed += 1,
                 Verdict::Failed(_) | Verdict::Outgrown => failed += 1,
@@ -65,9 +65,9 @@ pub(crate) fn total(outcomes: &[Outcome], took: Duration) -> std::io::Result<boo
 ///
 /// # Errors
 /// Standard output is closed.
-pub(crate) fn list(items: &[Item]) -> std::io::Result<()> {
+pub(crate) fn list(tests: impl Iterator<Item = About>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    for Item { id, mark, promise, .. } in items {
+    for About { id, mark, promise, .. } in tests {
         writeln!(out, "{id:<6} {mark:<9} {promise}")?;
     }
     Ok(())

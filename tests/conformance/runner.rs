@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use crate::known::Known;
-use crate::registry::Item;
+use crate::registry::{About, Context, Item};
 use crate::report;
-use crate::test::{Relay, Skipped, Test};
+use crate::test::Skipped;
 
 /// The longest that one test may take: a replacement of the oldest kind of job takes 70 s.
 const LIMIT: Duration = Duration::from_secs(110);
@@ -28,25 +28,26 @@ pub(crate) enum Verdict {
 
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) item: Item,
+    pub(crate) about: About,
     pub(crate) verdict: Verdict,
     pub(crate) took: Duration,
 }
 
-/// Runs them all.
+/// Runs them all, each with a context of its own.
 ///
 /// # Errors
 /// The report cannot be written.
-pub(crate) async fn run(
-    items: &[Item],
-    relay: &Relay,
+pub(crate) async fn run<T: Context>(
+    items: &[Item<T>],
+    context: impl Fn() -> T,
     parallel: usize,
     known: &Known,
 ) -> anyhow::Result<Vec<Outcome>> {
     let mut order: Vec<usize> = (0..items.len()).collect();
-    order.sort_by_key(|place| !items[*place].is_long);
+    order.sort_by_key(|place| !items[*place].about.is_long);
+    let context = &context;
     let tests =
-        order.into_iter().map(|place| async move { (place, run_one(items[place], relay, known).await) });
+        order.into_iter().map(|place| async move { (place, run_one(items[place], context(), known).await) });
     let mut running = stream::iter(tests).buffer_unordered(parallel);
     let mut early = BTreeMap::new();
     let mut outcomes = Vec::with_capacity(items.len());
@@ -61,12 +62,16 @@ pub(crate) async fn run(
     Ok(outcomes)
 }
 
-async fn run_one(item: Item, relay: &Relay, known: &Known) -> Outcome {
+async fn run_one<T: Context>(item: Item<T>, context: T, known: &Known) -> Outcome {
     let begin = Instant::now();
-    let test = Test::new(relay);
-    let run = AssertUnwindSafe(async { (item.run)(test).await }).catch_unwind();
-    let verdict = match tokio::time::timeout(LIMIT, run).await {
-        Ok(Ok(Ok(()))) => Verdict::Passed,
+    let run = AssertUnwindSafe(async { (item.run)(context.clone()).await }).catch_unwind();
+    let ended = tokio::time::timeout(LIMIT, run).await;
+    let left = context.end().await;
+    let verdict = match ended {
+        Ok(Ok(Ok(()))) => match left {
+            Ok(()) => Verdict::Passed,
+            Err(error) => Verdict::Failed(format!("{error:#}")),
+        },
         Ok(Ok(Err(error))) => match error.downcast_ref::<Skipped>() {
             Some(Skipped(why)) => Verdict::Skipped(why.clone()),
             None => Verdict::Failed(format!("{error:#}")),
@@ -78,10 +83,10 @@ async fn run_one(item: Item, relay: &Relay, known: &Known) -> Outcome {
         }
         Err(_) => Verdict::Failed(format!("expected an end within {LIMIT:?}; it still runs")),
     };
-    let verdict = match (verdict, known.reason(&item)) {
+    let verdict = match (verdict, known.reason(&item.about)) {
         (Verdict::Failed(_), Some(reason)) => Verdict::Known(reason.to_owned()),
         (Verdict::Passed, Some(_)) => Verdict::Outgrown,
         (verdict, _) => verdict,
     };
-    Outcome { item, verdict, took: begin.elapsed() }
+    Outcome { about: item.about, verdict, took: begin.elapsed() }
 }

@@ -1,4 +1,4 @@
-//! What a test works with: the relay's addresses, a queue of its own, peers, and fresh work.
+//! What a test of a relay works with: the relay's addresses, a queue of its own, peers, and fresh work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::peers::http::Http;
 use crate::peers::socket::Socket;
+use crate::registry::Context;
 
 /// A test that says by this error why it cannot show its item here.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,12 @@ impl Relay {
 pub(crate) struct Test {
     relay: Relay,
     turn: Arc<AtomicUsize>,
+}
+
+impl Context for Test {
+    async fn end(self) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 impl Test {

@@ -40,7 +40,11 @@ async fn keeps_promises(scenario: &Arc<Scenario>, relays: &[&str], known: &[&str
     }
     let suite = scenario.start("conformance", command)?;
     let status = suite.end(LIMIT).await?;
-    let output = suite.output();
+    judge(&suite.output(), status)
+}
+
+/// What a conformance program that has ended printed, as an outcome.
+pub(super) fn judge(output: &str, status: std::process::ExitStatus) -> anyhow::Result<()> {
     // A failed test's line, and what was expected and came below it.
     let mut failures = String::new();
     let mut failed = false;

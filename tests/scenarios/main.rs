@@ -14,4 +14,5 @@ mod size_budget;
 mod startup_errors;
 mod submit_and_finish;
 mod up;
+mod worker_conformance;
 mod worker_lost;

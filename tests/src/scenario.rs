@@ -45,6 +45,17 @@ pub fn run<F>(name: &str, body: F)
 where
     F: AsyncFnOnce(Arc<Scenario>) -> anyhow::Result<()>,
 {
+    run_within(name, LIMIT, body);
+}
+
+/// As [`run`], for what takes longer than a scenario should.
+///
+/// # Panics
+/// When it failed, as [`run`] does.
+pub fn run_within<F>(name: &str, limit: Duration, body: F)
+where
+    F: AsyncFnOnce(Arc<Scenario>) -> anyhow::Result<()>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -52,11 +63,11 @@ where
         .expect("threads can be started");
     let report = runtime.block_on(async {
         let scenario = Arc::new(Scenario::new(name).expect("a temporary folder can be made"));
-        let body = AssertUnwindSafe(tokio::time::timeout(LIMIT, body(scenario.clone()))).catch_unwind();
+        let body = AssertUnwindSafe(tokio::time::timeout(limit, body(scenario.clone()))).catch_unwind();
         let failure = match body.await {
             Ok(Ok(Ok(()))) => None,
             Ok(Ok(Err(error))) => Some(format!("{error:#}")),
-            Ok(Err(_)) => Some(format!("it did not end within {LIMIT:?}")),
+            Ok(Err(_)) => Some(format!("it did not end within {limit:?}")),
             Err(panic) => Some(message(&*panic)),
         };
         let report = match failure {

@@ -66,7 +66,7 @@ pub(crate) fn all() -> Vec<Item> {
         watch::items(),
     ]
     .concat();
-    all.sort_by_key(|item| place(item.id));
+    all.sort_by_key(|item| place(item.about.id));
     all
 }
 
