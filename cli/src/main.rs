@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Up(args) => up::up(args).await,
             Command::Relay(args) => relay::relay(args).await,
-            Command::Run(args) => run::run(*args).await,
+            Command::Run(args) => Box::pin(run::run(*args)).await,
             Command::Job(args) => Box::pin(job::job(args)).await,
         }
     });

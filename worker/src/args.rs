@@ -75,9 +75,41 @@ pub struct RunArgs {
     #[arg(long, value_name = "MODE", num_args = 0..=1, default_missing_value = "")]
     pub network: Option<String>,
 
+    /// Let jobs reach private networks and this host, not only the internet.
+    #[arg(long)]
+    pub allow_private_network: bool,
+
     /// How jobs are confined: `compat`, `strict` or `off` [default: compat].
     #[arg(long, value_name = "PROFILE", num_args = 0..=1, default_missing_value = "")]
     pub sandbox: Option<String>,
+
+    /// Container runtime of jobs, such as `runsc`; announced as the tag `runtime:NAME` [default: the Engine's own].
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    pub runtime: Option<String>,
+
+    /// Run a command that only a shell understands by `/bin/sh -c`, where the image has no entrypoint.
+    #[arg(long)]
+    pub shell_fallback: bool,
+
+    /// Image that jobs may use, as a pattern such as `registry.example/team/*`; repeatable [default: any].
+    #[arg(long, value_name = "PATTERN", action = ArgAction::Append)]
+    pub allow_image: Vec<String>,
+
+    /// Image that jobs may not use; repeatable, and stronger than --allow-image.
+    #[arg(long, value_name = "PATTERN", action = ArgAction::Append)]
+    pub deny_image: Vec<String>,
+
+    /// Take only images that are named by their digest.
+    #[arg(long)]
+    pub require_digest: bool,
+
+    /// Whether jobs may build images: `yes` or `no` [default: yes].
+    #[arg(long, value_name = "YES|NO", num_args = 0..=1, default_missing_value = "")]
+    pub allow_build: Option<String>,
+
+    /// Secret that a job may ask for by name: `NAME=env:VARIABLE` or `NAME=file:/path`; repeatable.
+    #[arg(long = "secret", value_name = "NAME=SOURCE", action = ArgAction::Append)]
+    pub secrets: Vec<String>,
 
     /// User of the job's processes: `image`, or `UID:GID` [default: 0:0].
     #[arg(long, value_name = "USER", num_args = 0..=1, default_missing_value = "")]
@@ -96,7 +128,7 @@ pub struct RunArgs {
     pub drain_timeout: Option<String>,
 
     /// What a stopping worker does with jobs that still run: `requeue` gives them back, `leave` lets them go on for
-    /// a restart that follows at once [default: requeue].
+    /// a restart that follows at once [default: requeue, but leave with a relay that knows no leases].
     #[arg(long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "")]
     pub on_exit: Option<String>,
 
@@ -120,6 +152,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", num_args = 0..=1, default_missing_value = "")]
     pub max_input_bytes: Option<String>,
 
+    /// How much of fetched inputs to keep for later jobs [default: a fifth of the disk].
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, default_missing_value = "")]
+    pub input_cache_max: Option<String>,
+
+    /// How much a job may have on disk [default: 20G].
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, default_missing_value = "")]
+    pub job_disk: Option<String>,
+
     /// How much of a job's text its result keeps [default: 3M].
     #[arg(long, value_name = "SIZE", num_args = 0..=1, default_missing_value = "")]
     pub max_log_bytes: Option<String>,
@@ -127,6 +167,10 @@ pub struct RunArgs {
     /// Let jobs' input addresses lead to private networks (allowed anyway when the relay is on one).
     #[arg(long)]
     pub allow_private_fetch: bool,
+
+    /// Serve metrics, /healthz and /readyz here, such as `127.0.0.1:9464` [default: off].
+    #[arg(long, value_name = "ADDR:PORT", num_args = 0..=1, default_missing_value = "")]
+    pub metrics_listen: Option<String>,
 
     /// Label containers with the queue's digest instead of its name.
     #[arg(long)]

@@ -57,6 +57,11 @@ pub(crate) enum BuildPlanError {
 }
 
 impl BuildPlan {
+    /// Name of the image, of this machine alone.
+    pub(crate) fn tag(&self) -> String {
+        format!("dockframe-build:{}", self.key)
+    }
+
     pub(crate) fn read(block: &Map<String, Value>) -> Result<Self, BuildPlanError> {
         let text = |field: &'static str| match block.get(field) {
             None | Some(Value::Null) => Ok(None),
@@ -155,32 +160,13 @@ impl Context {
 
     fn github(address: &str, name: String) -> Result<Self, BuildPlanError> {
         let bad = || BuildPlanError::GitHub(name.clone());
-        let url = Url::parse(address).map_err(|_| bad())?;
-        if url.host_str() != Some("github.com") {
-            return Err(bad());
-        }
-        let mut segments = url.path().trim_matches('/').splitn(4, '/');
-        let (owner, repository) = (segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
-        let repository = repository.strip_suffix(".git").unwrap_or(repository);
-        let is_name = |name: &str, max: usize| {
-            !name.is_empty()
-                && name.len() <= max
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-        };
-        if !is_name(owner, 39) || !is_name(repository, 100) {
-            return Err(bad());
-        }
-        let reference = match (segments.next(), segments.next()) {
-            (Some("tree" | "commit"), Some(reference)) => {
-                percent_encoding::percent_decode_str(reference).decode_utf8().map_err(|_| bad())?.into_owned()
-            }
-            _ => "main".to_owned(),
-        };
+        let GitHub { owner, repository, reference, credential } = GitHub::parse(address).ok_or_else(bad)?;
         if reference.starts_with("${") {
             return Err(BuildPlanError::MissingRef(reference));
         }
         // `user:token` means the token; a token alone stands before the `@`.
-        let credential = url.password().or(Some(url.username())).filter(|text| !text.is_empty());
+        let credential =
+            credential.as_deref().map(|text| text.split_once(':').map_or(text, |(_, token)| token));
         let mut tails = vec![format!("refs/heads/{reference}"), reference.clone()];
         if reference == "main" {
             tails.push("refs/heads/master".to_owned());
@@ -195,6 +181,47 @@ impl Context {
         });
         let is_pinned = reference.len() == 40 && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
         Ok(Self { addresses: addresses.collect::<Result<_, BuildPlanError>>()?, name, is_pinned })
+    }
+}
+
+/// A repository of GitHub's at a branch, tag or commit.
+#[derive(Debug, PartialEq, Eq)]
+struct GitHub {
+    owner: String,
+    repository: String,
+    reference: String,
+    /// As written before the `@`.
+    credential: Option<String>,
+}
+
+impl GitHub {
+    fn parse(address: &str) -> Option<Self> {
+        let url = Url::parse(address).ok()?;
+        if url.scheme() != "https" || url.host_str() != Some("github.com") {
+            return None;
+        }
+        let mut segments = url.path().trim_matches('/').splitn(4, '/');
+        let (owner, repository) = (segments.next()?, segments.next()?.replacen(".git", "", 1));
+        let is_name = |name: &str, max: usize| {
+            !name.is_empty()
+                && name.len() <= max
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        };
+        if !is_name(owner, 39) || !is_name(&repository, 100) {
+            return None;
+        }
+        let reference = match (segments.next(), segments.next()) {
+            (Some("tree" | "commit"), Some(reference)) => {
+                percent_encoding::percent_decode_str(reference).decode_utf8().ok()?.into_owned()
+            }
+            _ => "main".to_owned(),
+        };
+        let credential = match (url.username(), url.password()) {
+            ("", None) => None,
+            (user, None) => Some(user.to_owned()),
+            (user, Some(password)) => Some(format!("{user}:{password}")),
+        };
+        Some(Self { owner: owner.to_owned(), repository, reference, credential })
     }
 }
 
@@ -222,6 +249,47 @@ mod tests {
         assert_eq!(first.len(), 32);
         assert_eq!(first, key(json!({"target": "a", "context": "https://user:tok@github.com/me/tool"})));
         assert_ne!(first, key(json!({"context": context, "target": "b"})));
+    }
+
+    /// The recorded vectors, shared with the crate that reads the others.
+    fn vectors(kind: &str) -> Vec<Value> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/tests/vectors/worker-misc.json");
+        let all: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let list = all[kind].as_array().unwrap().clone();
+        assert!(!list.is_empty());
+        list
+    }
+
+    #[test]
+    fn github_contexts_are_read_as_recorded() {
+        for vector in vectors("githubContext") {
+            let address = vector["in"].as_str().unwrap();
+            let read = GitHub::parse(address);
+            let Some(expected) = vector["out"].as_object() else {
+                assert_eq!(read, None, "{address}");
+                continue;
+            };
+            let text = |name: &str| expected.get(name).and_then(Value::as_str).map(str::to_owned);
+            let expected = GitHub {
+                owner: text("owner").unwrap(),
+                repository: text("repo").unwrap(),
+                reference: text("ref").unwrap(),
+                credential: text("userPat"),
+            };
+            assert_eq!(read, Some(expected), "{address}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_removed_as_recorded_and_from_other_hosts_too() {
+        for vector in vectors("redact") {
+            let (address, recorded) = (vector["in"].as_str().unwrap(), vector["out"].as_str().unwrap());
+            match recorded.contains("u:p@") {
+                // The existing worker shows those of other hosts.
+                true => assert!(!redact(address).contains("u:p"), "{address}"),
+                false => assert_eq!(redact(address), recorded),
+            }
+        }
     }
 
     #[test]

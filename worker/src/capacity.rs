@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is free never goes below nothing, and releasing a share gives back exactly what was taken.
 
+use crate::metrics::{self, Metric};
 use crate::plan::Wishes;
 
 /// What the machine lends, and what is left of it.
@@ -101,6 +102,27 @@ impl Capacity {
                 *free = true;
             }
         }
+    }
+
+    /// No GPU is given out from now on.
+    pub(crate) fn lend_no_gpus(&mut self) {
+        self.gpus.clear();
+    }
+
+    /// For monitoring: what is in use and what is free.
+    pub(crate) fn uses(&self) -> [(&'static Metric, f64, f64); 3] {
+        #[expect(clippy::cast_precision_loss, reason = "for monitoring: it needs no exact bytes")]
+        let bytes = |bytes: u64| bytes as f64;
+        let free_gpus = self.gpus.iter().filter(|(_, free)| *free).count();
+        let count = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        let memory = self.memory_bytes.map_or((0.0, 0.0), |total| {
+            (bytes(total.saturating_sub(self.free_memory_bytes)), bytes(self.free_memory_bytes))
+        });
+        [
+            (&metrics::SLOTS, self.slots - self.free_slots, self.free_slots),
+            (&metrics::GPUS, count(self.gpus.len() - free_gpus), count(free_gpus)),
+            (&metrics::MEMORY, memory.0, memory.1),
+        ]
     }
 
     /// Takes a share back for a run that is found again after a restart, whether there is room or not.

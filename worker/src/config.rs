@@ -1,17 +1,22 @@
 //! What a worker is told: flags, environment, old names and defaults made into one checked value (`worker` 2).
 //!
-//! For every option the order is flag, environment, old names, default. Reading the environment anywhere else is a
-//! mistake: tests give their own.
+//! Where each value comes from is decided in `sources`. Reading the environment anywhere else is a mistake: tests
+//! give their own.
 
+mod sources;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dockframe_shared::units::duration;
 use dockframe_shared::units::gpus::{GpuDevice, GpuOffer, InvalidGpus};
-use dockframe_shared::units::{bytes, duration};
 use dockframe_shared::{BadName, QueueKey, WorkerId};
-use url::Url;
 
+use self::sources::{Sources, certificates, choice, given, job_user, listen, parse, secrets, size, time};
 use crate::args::RunArgs;
+pub use crate::disk::DiskRules;
+use crate::image_policy::{ImagePolicy, InvalidPattern};
 
 /// Where the relay is when nobody says.
 const DEFAULT_ADDRESS: &str = "http://localhost:8000";
@@ -40,6 +45,8 @@ pub enum ConfigError {
         "--gpus: `all` was asked for, but no driver shows a GPU under {NVIDIA_DRIVER}: name them, as in device=0,1"
     )]
     NoGpus,
+    #[error(transparent)]
+    ImagePattern(#[from] InvalidPattern),
 }
 
 /// Whose relay the worker works for.
@@ -91,12 +98,25 @@ pub enum DrainTimeout {
     Job,
 }
 
+/// What a stopping worker does with jobs that still run (`worker` 22.3, B24).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
+    /// As the queue's relay expects: with leases give back, without them leave.
+    AsAgreed,
     /// Stop what still runs and give it back.
     Requeue,
     /// Let it run on for a restart that follows.
     Leave,
+}
+
+/// A value that jobs may be given by its name; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretSource(pub(crate) String);
+
+impl std::fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretSource")
+    }
 }
 
 /// Secrets for registries; never printed.
@@ -143,7 +163,16 @@ pub struct Config {
     pub max_job_duration_text: String,
     pub pull_policy: PullPolicy,
     pub network: Network,
+    /// Jobs may reach private networks and this host.
+    pub allow_private_network: bool,
     pub sandbox: Sandbox,
+    /// Such as `runsc`; the Engine's own when missing.
+    pub runtime: Option<String>,
+    /// Run a command that needs a shell by one, where the image has no entrypoint.
+    pub shell_fallback: bool,
+    pub image_policy: ImagePolicy,
+    /// Name and value.
+    pub secrets: Vec<(String, SecretSource)>,
     /// `None`: the image's.
     pub job_user: Option<String>,
     pub inputs_readonly: bool,
@@ -154,6 +183,12 @@ pub struct Config {
     pub max_input_bytes: u64,
     pub max_log_bytes: u64,
     pub allow_private_fetch: bool,
+    /// Of the inputs that are kept for later jobs; a fifth of the disk when missing.
+    pub input_cache_bytes: Option<u64>,
+    /// What one job may have on disk.
+    pub job_disk_bytes: u64,
+    pub disk_rules: DiskRules,
+    pub metrics_listen: Option<SocketAddr>,
     pub hide_queue: bool,
     pub ignore_certificate_errors: bool,
     /// Replaces the relay's base address in the addresses of uploaded outputs; development only.
@@ -163,6 +198,8 @@ pub struct Config {
     pub engine_patience: Duration,
     /// `DOCKER_HOST`.
     pub engine_address: Option<String>,
+    /// Directory of `ca.pem`, `cert.pem` and `key.pem`, where the Engine is to be spoken to by TLS.
+    pub engine_certificates: Option<PathBuf>,
     /// Directory of Docker's `config.json`, for registries' credentials.
     pub credentials_directory: Option<PathBuf>,
     /// `METAPAGE_IO_WORKER_REGISTRY_AUTH`: JSON, host → user and password.
@@ -266,6 +303,12 @@ impl Config {
             }
         };
         const MINUTE: Duration = Duration::from_secs(60);
+        let credentials_directory = sources
+            .pick(None, &["DOCKER_CONFIG"], &[])
+            .map(PathBuf::from)
+            .or_else(|| Some(Path::new(&sources.pick(None, &["HOME"], &[])?).join(".docker")));
+        let verifies_engine = sources.pick(None, &["DOCKER_TLS_VERIFY"], &[]).is_some();
+        let certificate_path = sources.pick(None, &["DOCKER_CERT_PATH"], &[]);
 
         Ok(Self {
             queues,
@@ -293,6 +336,16 @@ impl Config {
                 ],
             )?,
             network: choice(args.network, "--network", &[("nat", Network::Nat), ("none", Network::None)])?,
+            allow_private_network: args.allow_private_network,
+            runtime: given(args.runtime),
+            shell_fallback: args.shell_fallback,
+            image_policy: ImagePolicy::new(
+                &args.allow_image,
+                &args.deny_image,
+                args.require_digest,
+                choice(args.allow_build, "--allow-build", &[("yes", true), ("no", false)])?,
+            )?,
+            secrets: secrets(args.secrets, &sources.env)?,
             sandbox: choice(
                 args.sandbox,
                 "--sandbox",
@@ -305,7 +358,7 @@ impl Config {
             on_exit: choice(
                 args.on_exit,
                 "--on-exit",
-                &[("requeue", OnExit::Requeue), ("leave", OnExit::Leave)],
+                &[("as-agreed", OnExit::AsAgreed), ("requeue", OnExit::Requeue), ("leave", OnExit::Leave)],
             )?,
             phase_limits: PhaseLimits {
                 inputs: time(args.max_input_duration, 30 * MINUTE, "--max-input-duration")?,
@@ -316,18 +369,22 @@ impl Config {
             max_input_bytes: size(args.max_input_bytes, "--max-input-bytes")?.unwrap_or(20 << 30),
             max_log_bytes: size(args.max_log_bytes, "--max-log-bytes")?.unwrap_or(3 << 20),
             allow_private_fetch: args.allow_private_fetch,
+            input_cache_bytes: size(args.input_cache_max, "--input-cache-max")?,
+            job_disk_bytes: size(args.job_disk, "--job-disk")?.unwrap_or(20 << 30),
+            disk_rules: DiskRules::default(),
+            metrics_listen: listen(args.metrics_listen, "--metrics-listen")?,
             hide_queue: args.hide_queue,
             ignore_certificate_errors: sources.is_true("IGNORE_CERTIFICATE_ERRORS"),
             external_address: sources.pick(None, &["DEV_ONLY_EXTERNAL_SERVER_ADDRESS"], &[]),
             debug: matches!(debug.as_deref(), Some("true" | "1")),
             engine_patience: MINUTE,
             engine_address: sources.pick(None, &["DOCKER_HOST"], &[]),
-            credentials_directory: sources.pick(None, &["DOCKER_CONFIG"], &[]).map(PathBuf::from).or_else(
-                || {
-                    let home = sources.pick(None, &["HOME"], &[])?;
-                    Some(Path::new(&home).join(".docker"))
-                },
+            engine_certificates: certificates(
+                verifies_engine,
+                certificate_path,
+                credentials_directory.clone(),
             ),
+            credentials_directory,
             registry_credentials: sources
                 .pick(None, &["METAPAGE_IO_WORKER_REGISTRY_AUTH"], &[])
                 .map(RegistryCredentials),
@@ -369,286 +426,5 @@ impl Config {
     }
 }
 
-/// An empty value counts as not given.
-fn given(value: Option<String>) -> Option<String> {
-    value.filter(|text| !text.is_empty())
-}
-
-struct Sources<E> {
-    env: E,
-    warnings: Vec<String>,
-}
-
-impl<E: Fn(&str) -> Option<String>> Sources<E> {
-    /// The flag, else the first of the variables that is set, else the first of the old ones, with a warning.
-    fn pick(&mut self, flag: Option<String>, names: &[&str], old: &[&str]) -> Option<String> {
-        if let Some(value) = given(flag) {
-            return Some(value);
-        }
-        if let Some(value) = names.iter().find_map(|name| given((self.env)(name))) {
-            return Some(value);
-        }
-        let (name, value) = old.iter().find_map(|name| Some((*name, given((self.env)(name))?)))?;
-        self.warn_old(name, names.first().copied().unwrap_or("a flag"));
-        Some(value)
-    }
-
-    fn warn_old(&mut self, old: &str, new: &str) {
-        self.warnings.push(format!("{old} is an old name, use {new}"));
-    }
-
-    fn is_true(&self, name: &str) -> bool {
-        (self.env)(name).as_deref() == Some("true")
-    }
-
-    fn queues(&mut self, words: Vec<String>) -> Result<Vec<QueueKey>, ConfigError> {
-        let mut words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        if words.is_empty() {
-            let old = &["METAPAGE_IO_QUEUE", "METAPAGE_IO_WORKER_QUEUE_ID"];
-            words.extend(self.pick(None, &["METAPAGE_IO_WORKER_QUEUE"], old));
-        }
-        if words.is_empty() {
-            return Err(ConfigError::NoQueue);
-        }
-        let mut queues = Vec::new();
-        for word in words {
-            let queue = QueueKey::new(word).map_err(ConfigError::Queue)?;
-            if !queues.contains(&queue) {
-                queues.push(queue);
-            }
-        }
-        Ok(queues)
-    }
-
-    fn api_address(&mut self, flag: Option<String>, old_flag: Option<String>) -> Result<String, ConfigError> {
-        let flag = match (given(flag), given(old_flag)) {
-            (None, Some(old)) => {
-                self.warn_old("--api-server-address", "--api-address");
-                Some(old)
-            }
-            (flag, _) => flag,
-        };
-        let address = self
-            .pick(
-                flag,
-                &["DOCKFRAME_API_ADDRESS", "METAPAGE_IO_WORKER_API_ADDRESS"],
-                &["METAPAGE_IO_API_ADDRESS", "API_SERVER_ADDRESS"],
-            )
-            .unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-        let bad = || ConfigError::Value {
-            option: "--api-address",
-            value: address.clone(),
-            expected: "the relay's address, such as https://relay.example or http://localhost:8000",
-        };
-        let url = Url::parse(&address).map_err(|_| bad())?;
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(bad());
-        }
-        Ok(address.strip_suffix('/').unwrap_or(&address).to_owned())
-    }
-}
-
-fn parse<T>(
-    value: Option<String>,
-    default: T,
-    option: &'static str,
-    expected: &'static str,
-    read: impl Fn(&str) -> Option<T>,
-) -> Result<T, ConfigError> {
-    match given(value) {
-        None => Ok(default),
-        Some(value) => read(&value).ok_or(ConfigError::Value { option, value, expected }),
-    }
-}
-
-fn choice<T: Copy>(
-    value: Option<String>,
-    option: &'static str,
-    choices: &[(&'static str, T)],
-) -> Result<T, ConfigError> {
-    // The first choice is the default; every caller names at least two.
-    let default = choices[0].1;
-    parse(value, default, option, "one of its values (see --help)", |text| {
-        choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
-    })
-}
-
-fn time(value: Option<String>, default: Duration, option: &'static str) -> Result<Duration, ConfigError> {
-    parse(value, default, option, "a time above 0, such as 90s, 20m or 1h30m", |text| {
-        duration::parse_limit(text).ok()
-    })
-}
-
-fn size(value: Option<String>, option: &'static str) -> Result<Option<u64>, ConfigError> {
-    parse(value, None, option, "a size above 0, such as 512M or 16G", |text| {
-        bytes::parse(text).ok().map(Some)
-    })
-}
-
-/// `None` is the image's own user.
-fn job_user(value: Option<String>) -> Result<Option<String>, ConfigError> {
-    parse(value, Some("0:0".to_owned()), "--job-user", "`image`, or UID:GID in numbers", |text| {
-        if text == "image" {
-            return Some(None);
-        }
-        let (uid, gid) = text.split_once(':')?;
-        (uid.parse::<u32>().is_ok() && gid.parse::<u32>().is_ok()).then(|| Some(text.to_owned()))
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        run: RunArgs,
-    }
-
-    fn resolve(line: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let args = Line::try_parse_from(line.split(' ')).unwrap().run;
-        Config::resolve(args, |name| {
-            env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    #[test]
-    fn flags_in_any_order_and_the_environment_alone_mean_the_same() {
-        let env = [
-            ("METAPAGE_IO_WORKER_CPUS", "4"),
-            ("METAPAGE_IO_WORKER_GPUS", "0"),
-            ("METAPAGE_IO_WORKER_QUEUE", "public1"),
-        ];
-        for (line, env) in [
-            ("run --cpus=4 --gpus=0 public1", &[][..]),
-            ("run public1 --cpus 4", &[]),
-            ("run -c4 public1", &[]),
-            ("run", &env),
-        ] {
-            let config = resolve(line, env).unwrap();
-            assert_eq!((config.cpus, &config.gpus), (4.0, &GpuOffer::None), "{line}");
-            assert_eq!(config.queues, [QueueKey::new("public1").unwrap()]);
-            assert_eq!(config.mode, Mode::Remote);
-            assert_eq!(config.max_job_duration_text, "5m");
-            assert_eq!(config.max_job_duration, Duration::from_secs(300));
-            assert_eq!(config.api_address, "http://localhost:8000");
-            assert!(config.warnings.is_empty());
-        }
-    }
-
-    #[test]
-    fn flag_beats_environment_beats_default() {
-        type Read = fn(&Config) -> String;
-        let cases: [(&str, &str, &str, &str, &str, Read); 5] = [
-            ("--cpus=3", "METAPAGE_IO_WORKER_CPUS", "2", "3", "1", |c| c.cpus.to_string()),
-            ("--gpus=3", "METAPAGE_IO_WORKER_GPUS", "2", "Count(3)", "None", |c| format!("{:?}", c.gpus)),
-            (
-                "--api-address=http://a/",
-                "DOCKFRAME_API_ADDRESS",
-                "http://b",
-                "http://a",
-                DEFAULT_ADDRESS,
-                |c| c.api_address.clone(),
-            ),
-            ("--max-job-duration=3s", "METAPAGE_IO_WORKER_JOB_MAX_DURATION", "2s", "3s", "5m", |c| {
-                c.max_job_duration_text.clone()
-            }),
-            ("--debug=1", "METAPAGE_IO_WORKER_DEBUG", "false", "true", "false", |c| c.debug.to_string()),
-        ];
-        for (flag, name, value, by_flag, by_default, read) in cases {
-            let env = [(name, value)];
-            assert_eq!(read(&resolve(&format!("run {flag} q"), &env).unwrap()), by_flag, "{flag}");
-            let by_env = read(&resolve("run q", &env).unwrap());
-            assert!(by_env.contains(value), "{name}: {by_env}");
-            assert_eq!(read(&resolve("run q", &[]).unwrap()), by_default, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_relay_is_looked_for_in_the_documented_order() {
-        let all = [
-            ("DOCKFRAME_API_ADDRESS", "http://one"),
-            ("METAPAGE_IO_WORKER_API_ADDRESS", "http://two"),
-            ("METAPAGE_IO_API_ADDRESS", "http://three"),
-            ("API_SERVER_ADDRESS", "http://four"),
-        ];
-        for skipped in 0..=all.len() {
-            let config = resolve("run q", &all[skipped..]).unwrap();
-            let expected = all.get(skipped).map_or(DEFAULT_ADDRESS, |(_, address)| address);
-            assert_eq!(config.api_address, expected);
-            assert_eq!(config.warnings.len(), usize::from(matches!(skipped, 2 | 3)));
-        }
-    }
-
-    #[test]
-    fn old_names_work_with_one_warning_each() {
-        let old = [
-            ("METAPAGE_IO_CPUS", "2"),
-            ("METAPAGE_IO_GPUS", "1"),
-            ("METAPAGE_IO_QUEUE", "q"),
-            ("METAPAGE_IO_JOB_MAX_DURATION", "9s"),
-            ("METAPAGE_IO_GENERATE_WORKER_ID", "1"),
-        ];
-        let config = resolve("run", &old).unwrap();
-        assert_eq!((config.cpus, config.gpus, config.id), (2.0, GpuOffer::Count(1), WorkerIdChoice::Fresh));
-        assert_eq!((config.max_job_duration, config.warnings.len()), (Duration::from_secs(9), 5));
-
-        let config = resolve("run --cores 3 --gpu --api-server-address http://x --test-mode q", &[]).unwrap();
-        assert_eq!((config.cpus, config.gpus, config.warnings.len()), (3.0, GpuOffer::Count(1), 4));
-        let recipe = [("METAPAGE_IO_WORKER_QUEUE_ID", "r")];
-        assert_eq!(resolve("run", &recipe).unwrap().queues[0].reveal(), "r");
-    }
-
-    #[test]
-    fn empty_means_not_given() {
-        let config = resolve("run --gpus= --cpus= --id= q", &[("METAPAGE_IO_WORKER_CPUS", "")]).unwrap();
-        assert_eq!((config.cpus, config.gpus, config.id), (1.0, GpuOffer::None, WorkerIdChoice::Stored));
-    }
-
-    #[test]
-    fn what_cannot_work_is_refused_by_the_options_name() {
-        for (line, part) in [
-            ("run", "must supply the queue id"),
-            ("run --cpus=many q", "--cpus"),
-            ("run --cpus=0 q", "--cpus"),
-            ("run --gpus=lots q", "--gpus"),
-            ("run --max-job-duration=abc q", "--max-job-duration"),
-            ("run --max-job-duration=-5m q", "--max-job-duration"),
-            ("run --api-address=localhost:8000 q", "--api-address"),
-            ("run --job-user=root q", "--job-user"),
-            ("run --pull-policy=sometimes q", "--pull-policy"),
-            ("run --memory=lots q", "--memory"),
-            ("run --mode=local --port=70000 q", "--port"),
-        ] {
-            let error = resolve(line, &[]).unwrap_err().to_string();
-            assert!(error.contains(part), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_queues_name_is_in_no_error_and_no_debug_text() {
-        let long = "s3cret".repeat(1000);
-        let error = resolve(&format!("run {long}"), &[]).unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("s3cret"));
-        assert!(!format!("{:?}", resolve("run s3cret", &[]).unwrap()).contains("s3cret"));
-    }
-
-    #[test]
-    fn local_mode_is_the_queue_local_on_its_own_port() {
-        let config = resolve("run --mode=local -p8123", &[]).unwrap();
-        assert_eq!(config.mode, Mode::Local { port: 8123 });
-        assert_eq!(
-            (config.queues[0].reveal(), config.api_address.as_str()),
-            ("local", "http://localhost:8123")
-        );
-        assert!(config.data_directory.ends_with("local"));
-    }
-
-    #[test]
-    fn a_fraction_of_a_job_is_a_whole_slot() {
-        assert_eq!(resolve("run --cpus=2.5 q", &[]).unwrap().slots(), 3);
-    }
-}
+mod tests;

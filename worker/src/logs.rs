@@ -306,6 +306,7 @@ pub(crate) struct LiveLimit {
     room: f64,
     at: Option<Instant>,
     omitted_bytes: u64,
+    all_omitted_bytes: u64,
 }
 
 impl LiveLimit {
@@ -313,7 +314,7 @@ impl LiveLimit {
     const BURST: f64 = 4.0 * Self::PER_SECOND;
 
     pub(crate) fn new() -> Self {
-        Self { room: Self::BURST, at: None, omitted_bytes: 0 }
+        Self { room: Self::BURST, at: None, omitted_bytes: 0, all_omitted_bytes: 0 }
     }
 
     /// The part of `lines` that may go now, with a marker for what could not.
@@ -327,6 +328,7 @@ impl LiveLimit {
             let bytes = line.text.len() as f64;
             if bytes > self.room {
                 self.omitted_bytes += line.text.len() as u64;
+                self.all_omitted_bytes += line.text.len() as u64;
                 continue;
             }
             if self.omitted_bytes > 0 {
@@ -336,6 +338,11 @@ impl LiveLimit {
             admitted.push(line);
         }
         admitted
+    }
+
+    /// Everything that was left out so far.
+    pub(crate) fn all_omitted_bytes(&self) -> u64 {
+        self.all_omitted_bytes
     }
 
     /// The marker for what was left out at the very end.

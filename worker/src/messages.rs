@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use dockframe_shared::LeaseId;
-use dockframe_shared::job::LogLine;
+use dockframe_shared::job::{Definition, LogLine};
 use dockframe_shared::protocol::{LeaseFinished, LeaseGrant, LeaseRevoke, LogStep, Phase, WorkerHello};
 use tokio::sync::mpsc;
 
@@ -38,12 +38,16 @@ pub(crate) enum LinkEvent {
     },
     Grant(Box<LeaseGrant>),
     Revoke(LeaseRevoke),
+    /// A job was deleted that is not held here; its definition is known.
+    Deleted(Box<Definition>),
     Finished(LeaseFinished),
     /// The relay has read the first so many frames of this connection.
     Confirmed {
         frames: u64,
     },
     Down,
+    /// Another connection after the first one.
+    Again,
     /// Another process works under our id.
     IdTaken,
 }
@@ -67,11 +71,24 @@ pub(crate) enum UnitEvent {
         frame: String,
     },
     /// The machine failed under it; its container is gone.
-    GivenBack {
-        why: String,
-    },
+    GivenBack(GiveBack),
     /// Stopped as ordered; its container is gone.
     Stopped,
+}
+
+/// A run that somebody else should do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GiveBack {
+    pub(crate) why: String,
+    pub(crate) cause: Cause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The Engine or the disk: it may pass.
+    Machine,
+    /// GPUs are lent that the Engine cannot give to a container.
+    NoGpus,
 }
 
 /// Stop, for a reason of the relay's or of this worker's. Nothing is uploaded or sent by the unit afterwards.
@@ -79,6 +96,15 @@ pub(crate) enum UnitEvent {
 pub(crate) struct StopOrder {
     /// Between asking and killing.
     pub(crate) grace: Duration,
+    pub(crate) then: Then,
+}
+
+/// What becomes of a stopped run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    CleanUp,
     /// The container goes on, for a process that takes it up again.
-    pub(crate) leave: bool,
+    Leave,
+    /// Its job was deleted: what was made for it alone goes too.
+    Forget,
 }

@@ -31,6 +31,8 @@ const ECHO_WAIT: Duration = Duration::from_millis(400);
 const ASK_AGAIN: Duration = Duration::from_secs(11);
 /// Before a job that found no room is looked at again.
 const DECLINED_PAUSE: Duration = Duration::from_secs(5);
+/// After so long without room a job has the next room to itself: smaller ones would never let it in.
+const RESERVE_AFTER: Duration = Duration::from_secs(60);
 /// How long a result is kept of a job that the relay does not show.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How often claims are said again.
@@ -62,6 +64,8 @@ pub(crate) struct OldWay {
     definitions: HashMap<JobId, Definition>,
     asked: HashMap<JobId, Instant>,
     declined: HashMap<JobId, Instant>,
+    /// Since when jobs have found no room.
+    waiting: HashMap<JobId, Instant>,
     unclaimable: BTreeMap<String, String>,
     capacity: Capacity,
     tags: Vec<String>,
@@ -114,6 +118,7 @@ impl OldWay {
             definitions: HashMap::new(),
             asked: HashMap::new(),
             declined: HashMap::new(),
+            waiting: HashMap::new(),
             unclaimable: BTreeMap::new(),
             capacity: Capacity::new(slots.max(1), registration.memory_bytes, gpus),
             tags: registration.tags.clone().unwrap_or_default(),
@@ -170,6 +175,7 @@ impl OldWay {
         let jobs = &self.jobs;
         self.definitions.retain(|id, _| jobs.contains_key(id));
         self.declined.retain(|id, _| jobs.contains_key(id));
+        self.waiting.retain(|id, _| jobs.get(id).is_some_and(|job| job.state == StateName::Queued));
         self.unclaimable.retain(|id, _| jobs.keys().any(|job| job.as_str() == id));
     }
 
@@ -216,9 +222,20 @@ impl OldWay {
 
     /// The user deleted the job: its run is over at once, and what it still yields counts for nothing.
     pub(crate) fn clear(&mut self, job: &JobId) -> Vec<Effect> {
-        self.definitions.remove(job);
+        let definition = self.definitions.remove(job);
         self.jobs.remove(job);
-        self.drop_claim(job, RevokeWhy::Deleted).into_iter().collect()
+        match (self.drop_claim(job, RevokeWhy::Deleted), definition) {
+            (Some(effect), _) => vec![effect],
+            (None, Some(definition)) => vec![Effect::Tell(LinkEvent::Deleted(Box::new(definition)))],
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Says of every run that it goes on: directly after each registration, before any line or result (`worker` 5.2).
+    pub(crate) fn remind(&mut self, me: &WorkerId, now: Instant) -> Vec<WorkerMessage> {
+        self.reminded = Some(now);
+        let running = self.claims.iter().filter(|(_, claim)| claim.stage == Stage::Running);
+        running.map(|(job, claim)| running_change(job, me, claim.time)).collect()
     }
 
     /// A frame of the dispatcher's, as the old relay understands it.
@@ -301,11 +318,11 @@ impl OldWay {
         }
     }
 
-    /// What the table asks for now.
+    /// What the table asks for now. `is_closed`: nothing new is claimed.
     pub(crate) fn decide(
         &mut self,
         me: &WorkerId,
-        draining: bool,
+        is_closed: bool,
         now: Instant,
         time: Timestamp,
         random: impl FnMut() -> u32,
@@ -321,12 +338,10 @@ impl OldWay {
             let forgotten = self.earlier.drain().map(|(_, lease)| revoke(lease, RevokeWhy::Unknown));
             effects.extend(forgotten.map(Effect::Tell));
         }
-        self.claim_more(me, draining, now, random, &mut effects);
+        self.claim_more(me, is_closed, now, random, &mut effects);
         self.advance(me, now, time, &mut effects);
         if self.reminded.is_none_or(|at| now.duration_since(at) >= REMIND_EVERY) {
-            self.reminded = Some(now);
-            let running = self.claims.iter().filter(|(_, claim)| claim.stage == Stage::Running);
-            effects.extend(running.map(|(job, claim)| Effect::Say(running_change(job, me, claim.time))));
+            effects.extend(self.remind(me, now).into_iter().map(Effect::Say));
         }
         effects
     }
@@ -411,12 +426,12 @@ impl OldWay {
     fn claim_more(
         &mut self,
         me: &WorkerId,
-        draining: bool,
+        is_closed: bool,
         now: Instant,
         mut random: impl FnMut() -> u32,
         effects: &mut Vec<Effect>,
     ) {
-        if draining {
+        if is_closed {
             return;
         }
         let mut candidates: Vec<(&JobId, &JobObject)> = self
@@ -463,7 +478,12 @@ impl OldWay {
                         ask.push(id.clone());
                     }
                 }
-                Err(NoRoom::Now) => {}
+                Err(NoRoom::Now) => {
+                    let since = *self.waiting.entry(id.clone()).or_insert(now);
+                    if since.elapsed_at(now) >= RESERVE_AFTER {
+                        break;
+                    }
+                }
                 Err(never) => drop(self.unclaimable.insert(id.to_string(), never.to_string())),
             }
         }

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::files::content::{BadContent, Content};
 use crate::files::names::{BadFileName, ConfigTarget, RelativePath, check_conflicts};
+use crate::secrets::{self, InvalidSecrets, SecretWish};
 
 /// Bounds of what one job may name.
 const MAX_FILES: usize = 10_000;
@@ -42,6 +43,7 @@ pub(crate) struct JobPlan {
     pub(crate) max_duration: Option<Duration>,
     pub(crate) wishes: Wishes,
     pub(crate) network_none: bool,
+    pub(crate) secrets: Vec<SecretWish>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +98,8 @@ pub(crate) enum PlanError {
     FileContent { field: &'static str, name: String, why: BadContent },
     #[error("{field} has more than {max} entries")]
     TooMany { field: &'static str, max: usize },
+    #[error(transparent)]
+    Secrets(#[from] InvalidSecrets),
 }
 
 impl JobPlan {
@@ -116,6 +120,7 @@ impl JobPlan {
             max_duration: read_durations(definition, control)?,
             wishes: Wishes::read(definition)?,
             network_none: text(definition, "network")?.as_deref() == Some("none"),
+            secrets: secrets::wishes(definition)?,
             env,
         })
     }
@@ -155,7 +160,8 @@ fn text(definition: &Definition, field: &str) -> Result<Option<String>, PlanErro
     }
 }
 
-fn read_image(definition: &Definition) -> Result<ImageSource, PlanError> {
+/// Where a job's image comes from.
+pub(crate) fn read_image(definition: &Definition) -> Result<ImageSource, PlanError> {
     match definition.get("build") {
         None => {}
         Some(Value::Object(build)) => {
@@ -451,9 +457,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_definition_is_a_surprise(values in prop::collection::vec((0_usize..14, any_json()), 0..8)) {
-            const FIELDS: [&str; 14] = ["image", "build", "command", "entrypoint", "env", "workdir", "shmSize", "inputs",
-                "configFiles", "maxDuration", "requirements", "tags", "platform", "network"];
+        fn no_definition_is_a_surprise(values in prop::collection::vec((0_usize..15, any_json()), 0..8)) {
+            const FIELDS: [&str; 15] = ["image", "build", "command", "entrypoint", "env", "workdir", "shmSize", "inputs",
+                "configFiles", "maxDuration", "requirements", "tags", "platform", "network", "secrets"];
             let mut fields = Map::new();
             fields.insert("image".into(), "a".into());
             fields.extend(values.into_iter().map(|(field, value)| (FIELDS[field].to_owned(), value)));

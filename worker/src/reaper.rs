@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::executor::{Executor, Labelled};
+use crate::metrics;
 use crate::state::RunDirectory;
 use crate::unit::Shared;
 
@@ -64,6 +65,7 @@ pub(crate) async fn run<E: Executor>(shared: Arc<Shared<E>>) {
                 continue;
             }
             if suspects.contains(&container.name) {
+                shared.sources.metrics.add(&metrics::ORPHANS, "", 1);
                 remove(&shared.executor, &container).await;
             } else {
                 seen.insert(container.name);

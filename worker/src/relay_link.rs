@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock;
+use crate::disk::Disk;
 use crate::messages::{Event, LinkEvent, QueueIndex};
 use crate::old_way::{Effect, OldWay};
 
@@ -87,6 +88,8 @@ pub(crate) struct Link {
     pub(crate) connector: Option<Connector>,
     /// What is known of a relay without leases.
     pub(crate) old: Option<OldWay>,
+    /// Nothing is claimed while it is low.
+    pub(crate) disk: Disk,
 }
 
 /// Why a connection is over.
@@ -116,6 +119,7 @@ impl Link {
         let mut failures: u32 = 0;
         let mut normal_closes: VecDeque<Instant> = VecDeque::new();
         let mut was_told = false;
+        let mut was_connected = false;
         while !self.stop.is_cancelled() {
             let connected = tokio::select! {
                 biased;
@@ -127,6 +131,9 @@ impl Link {
             match connected {
                 Ok((socket, way)) => {
                     let since = Instant::now();
+                    if std::mem::replace(&mut was_connected, true) && !self.report(LinkEvent::Again).await {
+                        return;
+                    }
                     was_told = false;
                     let lost = self.converse(socket, way).await;
                     if !self.report(LinkEvent::Down).await {
@@ -236,7 +243,8 @@ impl Link {
         let mut last_pong = Instant::now();
         let mut renew = FIRST_RENEWAL;
         let mut renew_at = Instant::now();
-        let mut draining = self.registration.borrow_and_update().draining;
+        let urgent = |registration: &Registration| (registration.draining, registration.gpus);
+        let mut told = urgent(&self.registration.borrow_and_update());
         let mut last_list = Instant::now();
         let mut look_at = Instant::now() + OLD_LOOK;
 
@@ -297,6 +305,9 @@ impl Link {
                     let message = self.registration_message(way);
                     send!(Message::text(message));
                     renew_at = Instant::now() + renew;
+                    for message in self.remind() {
+                        send!(Message::text(serde_json::to_string(&message).unwrap_or_default()));
+                    }
                     if way == Way::Old
                         && let Some(frames) = frames.take()
                         && !self.report(LinkEvent::Up { hello: OldWay::hello(), frames }).await
@@ -320,10 +331,10 @@ impl Link {
                     send!(Message::text("PING"));
                 }
                 Ok(()) = self.registration.changed() => {
-                    // Phases can wait for the next renewal; that we drain cannot.
-                    let now_draining = self.registration.borrow_and_update().draining;
-                    if now_draining != draining {
-                        draining = now_draining;
+                    // Phases can wait for the next renewal; that we drain, or lend less, cannot.
+                    let now = urgent(&self.registration.borrow_and_update());
+                    if now != told {
+                        told = now;
                         renew_at = Instant::now();
                     }
                 }
@@ -392,7 +403,16 @@ impl Link {
     async fn begin_way(&mut self, way: Way) {
         let registration = self.registration.borrow().clone();
         match way {
-            Way::Old => self.old.get_or_insert_with(|| OldWay::new(&registration)).connected(),
+            Way::Old => {
+                if self.old.is_none() && self.key.reveal().contains(['/', '#', '?']) {
+                    warn!(
+                        queue = %self.key.digest(),
+                        "this relay knows no leases and reads `/`, `#` and `?` in a queue's name differently than the \
+                         existing worker: they would not meet there"
+                    );
+                }
+                self.old.get_or_insert_with(|| OldWay::new(&registration)).connected();
+            }
             Way::Leases => {
                 self.old = None;
                 for event in OldWay::abandon(&registration) {
@@ -425,12 +445,18 @@ impl Link {
         Vec::new()
     }
 
+    /// What goes out with each registration to a relay without leases.
+    fn remind(&mut self) -> Vec<WorkerMessage> {
+        let Some(old) = &mut self.old else { return Vec::new() };
+        old.remind(&self.registration.borrow().id, std::time::Instant::now())
+    }
+
     fn decide(&mut self) -> Vec<Effect> {
         let Some(old) = &mut self.old else { return Vec::new() };
         let registration = self.registration.borrow();
-        let draining = registration.draining == Some(true);
+        let is_closed = registration.draining == Some(true) || self.disk.refusal().is_some();
         let now = std::time::Instant::now();
-        old.decide(&registration.id, draining, now, clock::now(), || rand::rng().random())
+        old.decide(&registration.id, is_closed, now, clock::now(), || rand::rng().random())
     }
 
     /// Names what this kind of relay may know of.

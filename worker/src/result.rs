@@ -41,6 +41,13 @@ pub(crate) enum Ending {
         run: Ran,
         limit: Duration,
     },
+    /// It has written more than a job may.
+    DiskLimit {
+        run: Ran,
+        exit: Exit,
+        used: u64,
+        limit: u64,
+    },
     /// A phase around the run ran into its own.
     PhaseTimedOut {
         phase: &'static str,
@@ -127,6 +134,14 @@ pub(crate) fn finished(ending: Ending, about: About, now: Timestamp) -> Finished
             ran(&mut result, run, Exit { code: 137, oom_killed: false });
             result.is_timed_out = true;
             FinishReason::TimedOut
+        }
+        Ending::DiskLimit { run, exit, used, limit } => {
+            let text = format!("disk limit exceeded: used {} of {} MiB", used >> 20, limit >> 20);
+            lines.push(format!("💥 {text}"));
+            container_lines(&mut lines, &run);
+            ran(&mut result, run, exit);
+            result.error = Some(Value::String(text));
+            FinishReason::Error
         }
         Ending::PhaseTimedOut { phase, limit } => {
             let text = format!("{phase} took longer than the limit of {}", seconds(limit));
@@ -399,6 +414,7 @@ mod tests {
             Ending::PhaseTimedOut { phase: "fetching inputs", limit: Duration::from_secs(60) },
             Ending::BadDefinition { error: "x".into() },
             Ending::CreateFailed { error: refused(409, "name in use") },
+            Ending::DiskLimit { run: run(), exit: Exit::default(), used: 3 << 20, limit: 2 << 20 },
             Ending::Lost { error: EngineError::Unreachable("gone".into()) },
             Ending::OutputsFailed {
                 run: run(),

@@ -63,7 +63,7 @@ impl Spool {
             kind.bytes += line.text.len() + LINE_OVERHEAD;
             kind.lines.push_back((step.clone(), line));
         }
-        kind.shrink();
+        kind.shrink(MAX_BYTES);
     }
 
     /// The next frame to send, with what its confirmation will mean.
@@ -94,6 +94,17 @@ impl Spool {
     pub(crate) fn rewind(&mut self) {
         self.build.sent = self.build.first;
         self.run.sent = self.run.first;
+    }
+
+    /// What is kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.build.bytes + self.run.bytes
+    }
+
+    /// Loses the oldest lines, so that at least so many bytes are free again, if there are so many.
+    pub(crate) fn lose(&mut self, bytes: usize) {
+        let kind = if self.run.bytes >= self.build.bytes { &mut self.run } else { &mut self.build };
+        kind.shrink(kind.bytes.saturating_sub(bytes));
     }
 
     fn kind(&mut self, kind: LogKind) -> &mut Kind {
@@ -129,9 +140,9 @@ impl Kind {
     }
 
     /// Drops the oldest lines over the bound; the first that stays tells how much is missing.
-    fn shrink(&mut self) {
+    fn shrink(&mut self, max_bytes: usize) {
         let mut lost = 0_u64;
-        while self.bytes > MAX_BYTES && self.lines.len() > 1 {
+        while self.bytes > max_bytes && self.lines.len() > 1 {
             let Some((_, line)) = self.lines.pop_front() else { break };
             self.bytes -= line.text.len() + LINE_OVERHEAD;
             self.first += 1;
@@ -204,6 +215,19 @@ mod tests {
         assert!(frames[0].1[0].contains("bytes omitted"), "{}", frames[0].1[0]);
         let kept: usize = frames.iter().map(|(_, lines)| lines.len()).sum();
         assert_eq!(frames[0].0 as usize + kept, 10, "numbers do not change");
+    }
+
+    #[test]
+    fn a_spool_can_be_made_to_lose_its_oldest_lines() {
+        let mut spool = spool();
+        let text = "x".repeat(1000);
+        spool.push(&LogStep::Running, (0..10).map(|_| line(&text)).collect());
+        let before = spool.bytes();
+        spool.lose(3000);
+        assert!(spool.bytes() <= before - 3000);
+        let frames = drain(&mut spool);
+        assert_eq!((frames[0].0, frames[0].1.len()), (3, 7));
+        assert!(frames[0].1[0].contains("bytes omitted"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! hears the order to stop and the limit of its phase. A unit owns the truth about its run; the dispatcher owns
 //! which units there are. Once stopped, a unit uploads and reports nothing.
 
+mod disk_watch;
 mod prepare;
 mod stream;
 
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use dockframe_shared::command::TakenWhole;
 use dockframe_shared::protocol::{LeaseGrant, LogKind, Phase};
 use dockframe_shared::{Amount, InstanceId, QueueKey, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,33 +24,37 @@ use crate::capacity::Share;
 use crate::clock;
 use crate::config::{Network, PhaseLimits};
 use crate::executor::{ContainerSpec, EngineError, Executor, Image, Running, StartError};
-use crate::files::fetch::Http;
-use crate::files::inputs::Owner;
+use crate::files::inputs::{Owner, Sources};
 use crate::files::names::job_label;
-use crate::files::outputs::Uploader;
+use crate::files::outputs::{OutputsError, Uploader};
 use crate::journal::{Batch, Journal, Position};
 use crate::logs::ResultLog;
-use crate::messages::{Event, RunKey, StopOrder, UnitEvent};
+use crate::messages::{Cause, Event, GiveBack, RunKey, StopOrder, Then, UnitEvent};
 use crate::outbox::Outbox;
-use crate::plan::JobPlan;
+use crate::plan::{ImageSource, JobPlan, read_image};
 use crate::result::{About, Ending, Outputs, finished, millis};
+use crate::secrets::{Mask, Secrets};
 use crate::shrink::shrink;
 use crate::state::{RunDirectory, RunState};
 
 /// An Engine that ends takes its containers along, and is still well for a moment.
 const ENGINE_LAST_BREATH: Duration = Duration::from_secs(1);
 
+/// Starts of one container: the executor may learn something, find the image gone, and lack a shell, once each.
+const LAUNCHES: usize = 4;
+
 /// What all units of a worker share.
 #[derive(Debug)]
 pub(crate) struct Shared<E> {
     pub(crate) executor: E,
-    pub(crate) http: Http,
+    pub(crate) sources: Sources,
     pub(crate) uploader: Uploader,
     /// Changes when another process turns out to work under it.
     pub(crate) worker: RwLock<WorkerId>,
     pub(crate) instance: InstanceId,
     pub(crate) relay: String,
-    pub(crate) host_lock: PathBuf,
+    /// The lock that this process holds, as the Engine's host calls it; `None` if it does not see it.
+    pub(crate) host_lock: Option<PathBuf>,
     pub(crate) limits: PhaseLimits,
     pub(crate) max_job_duration: Duration,
     pub(crate) kill_grace: Duration,
@@ -57,6 +63,11 @@ pub(crate) struct Shared<E> {
     pub(crate) owner: Owner,
     pub(crate) default_memory_bytes: Option<u64>,
     pub(crate) hide_queue: bool,
+    pub(crate) secrets: Secrets,
+    pub(crate) shell_fallback: bool,
+    pub(crate) enforce_cpus: bool,
+    /// What one job may have on disk.
+    pub(crate) job_disk_bytes: u64,
     /// Names of the containers of all runs under way.
     pub(crate) active: Mutex<HashSet<String>>,
     /// Longest result that the relay takes.
@@ -93,13 +104,15 @@ pub(crate) struct Unit<E> {
     pub(crate) earlier: Option<Vec<Batch>>,
     /// The relay holds the lease no longer than this.
     pub(crate) deadline: Instant,
+    /// Hides the job's secrets in what it writes.
+    pub(crate) mask: Mask,
 }
 
 /// Why work broke off.
 enum Break {
     Stopped(StopOrder),
     /// The machine failed, not the job: somebody else may run it.
-    GiveBack(String),
+    GiveBack(GiveBack),
     Over(Box<Ending>),
 }
 
@@ -109,11 +122,30 @@ impl From<Ending> for Break {
     }
 }
 
+impl Break {
+    fn machine(why: String) -> Self {
+        Self::GiveBack(GiveBack { why, cause: Cause::Machine })
+    }
+}
+
 /// Why a container does not run.
 enum Launch {
     Stopped(StopOrder),
     NotCreated(EngineError),
+    NotFilled(EngineError),
     NotStarted(StartError),
+}
+
+impl Launch {
+    /// The image that was found a moment ago is gone.
+    fn is_missing_image(&self) -> bool {
+        matches!(self, Self::NotCreated(EngineError::Refused { status: 404, message }) if message.contains("No such image"))
+    }
+
+    /// What an Engine says that cannot give GPUs to containers (`worker` 21, E8).
+    fn is_missing_gpus(&self) -> bool {
+        matches!(self, Self::NotStarted(failed) if failed.error.to_string().contains("could not select device driver"))
+    }
 }
 
 /// A container that runs, or ran while no worker looked.
@@ -183,6 +215,7 @@ impl<E: Executor> Unit<E> {
             journal,
             earlier: None,
             deadline,
+            mask: Mask::default(),
         }
     }
 
@@ -216,10 +249,10 @@ impl<E: Executor> Unit<E> {
             Ok(ending) => ending,
             Err(Break::Over(ending)) => *ending,
             Err(Break::Stopped(order)) => return self.wind_up(&name, order).await,
-            Err(Break::GiveBack(why)) => {
-                warn!("a job is given back: {why}");
+            Err(Break::GiveBack(given)) => {
+                warn!("a job is given back: {}", given.why);
                 self.clean_up(&name).await;
-                return self.tell(UnitEvent::GivenBack { why }).await;
+                return self.tell(UnitEvent::GivenBack(given)).await;
             }
         };
         debug!(lease = %short(&self.run), "the run has ended");
@@ -251,6 +284,8 @@ impl<E: Executor> Unit<E> {
             build_logs: build_log.into_lines(clock::now()),
         };
         let finished = finished(ending, about, clock::now());
+        let counted = finished.result.clone().and_then(|result| serde_json::from_value(result).ok());
+        self.shared.sources.metrics.finished(finished.reason, counted.as_ref());
         let max = self.shared.max_finish_bytes.load(Ordering::Relaxed);
         let fitting = shrink(finished, max, &self.shared.uploader, self.shared.limits.outputs);
         let finished = match interruptible(&mut self.stop, fitting).await {
@@ -275,7 +310,7 @@ impl<E: Executor> Unit<E> {
 
     /// Stopped: the container ends, or is left for the next process.
     async fn wind_up(self, name: &str, order: StopOrder) {
-        if order.leave {
+        if order.then == Then::Leave {
             self.tell(UnitEvent::Stopped).await;
             return;
         }
@@ -283,6 +318,11 @@ impl<E: Executor> Unit<E> {
             debug!("a container could not be stopped: {error}");
         }
         self.clean_up(name).await;
+        if order.then == Then::Forget
+            && let Ok(source) = read_image(&self.run.grant.definition)
+        {
+            self.shared.executor.forget(&source).await;
+        }
         self.tell(UnitEvent::Stopped).await;
     }
 
@@ -302,6 +342,7 @@ impl<E: Executor> Unit<E> {
     async fn work(&mut self, name: &str) -> Result<Ending, Break> {
         let plan = JobPlan::of(&self.run.grant.definition, &self.run.grant.control)
             .map_err(|error| Ending::BadDefinition { error: error.to_string() })?;
+        self.mask = self.shared.secrets.mask(&plan.secrets);
         let limit = plan
             .max_duration
             .map_or(self.shared.max_job_duration, |wish| wish.min(self.shared.max_job_duration));
@@ -313,12 +354,21 @@ impl<E: Executor> Unit<E> {
 
         let streamed = self.stream(name, started, limit).await?;
         self.phases.insert("run".to_owned(), millis(streamed.ran.duration));
+        if let Some(used) = streamed.over_disk {
+            let exit = streamed.exit.unwrap_or_default();
+            return Ok(Ending::DiskLimit {
+                run: streamed.ran,
+                exit,
+                used,
+                limit: self.shared.job_disk_bytes,
+            });
+        }
         if let Some(limit) = streamed.timed_out {
             return Ok(Ending::TimedOut { run: streamed.ran, limit });
         }
         let exit = match streamed.exit {
             Ok(exit) => exit,
-            Err(error @ EngineError::Unreachable(_)) => return Err(Break::GiveBack(error.to_string())),
+            Err(error @ EngineError::Unreachable(_)) => return Err(Break::machine(error.to_string())),
             Err(error) => return Ok(Ending::Lost { error }),
         };
         if exit.code == 137 && !exit.oom_killed {
@@ -326,7 +376,7 @@ impl<E: Executor> Unit<E> {
             let breath = tokio::time::sleep(ENGINE_LAST_BREATH);
             interruptible(&mut self.stop, breath).await.map_err(Break::Stopped)?;
             if !self.shared.executor.is_well().await {
-                return Err(Break::GiveBack("the Docker Engine was stopped under the job".to_owned()));
+                return Err(Break::machine("the Docker Engine was stopped under the job".to_owned()));
             }
         }
 
@@ -334,7 +384,16 @@ impl<E: Executor> Unit<E> {
         self.phase(Phase::Outputs).await;
         let limit = self.shrunk(self.shared.limits.outputs);
         let outputs = self.run.directory.outputs();
-        let collecting = self.shared.uploader.collect(&outputs, limit);
+        let shared = Arc::clone(&self.shared);
+        let collecting = async {
+            let brought = tokio::time::timeout(limit, shared.executor.bring_outputs(name, &outputs)).await;
+            let brought = brought
+                .unwrap_or_else(|_| Err("copying the outputs from the container took too long".to_owned()));
+            match brought {
+                Ok(()) => shared.uploader.collect(&outputs, limit).await,
+                Err(error) => Err(OutputsError { error, outputs: Outputs::default() }),
+            }
+        };
         let collected = interruptible(&mut self.stop, collecting).await.map_err(Break::Stopped)?;
         self.spent("outputs", begun);
         Ok(match collected {
@@ -360,7 +419,7 @@ impl<E: Executor> Unit<E> {
             self.clean_up(name).await;
             self.phases.clear();
             self.run.state.started = false;
-            self.write_down().await.map_err(Break::GiveBack)?;
+            self.write_down().await.map_err(Break::machine)?;
             return Ok(None);
         };
         let now = clock::now();
@@ -381,7 +440,8 @@ impl<E: Executor> Unit<E> {
     async fn start(&mut self, name: &str, plan: JobPlan) -> Result<Started, Break> {
         let taken_whole = plan.taken_whole;
         let image_source = plan.image.clone();
-        let spec = self.prepare(name, plan, image_source).await?;
+        let platform = plan.platform.clone();
+        let mut spec = self.prepare(name, plan, image_source.clone()).await?;
 
         let before = Instant::now();
         let state = &mut self.run.state;
@@ -392,9 +452,12 @@ impl<E: Executor> Unit<E> {
         let (directory, state) = (self.run.directory.clone(), state.clone());
         let saving = tokio::task::spawn_blocking(move || directory.save(&state));
         let mut launched = self.launch(name, &spec).await;
-        if let Err(Launch::NotStarted(error)) = &launched
-            && error.is_worth_another
-        {
+        for _ in 1..LAUNCHES {
+            let Err(failed) = &launched else { break };
+            let better =
+                self.another_try(failed, &spec, taken_whole, &image_source, platform.as_deref()).await?;
+            let Some(better) = better else { break };
+            spec = better;
             self.shared.executor.remove(name).await.map_err(|error| Ending::CreateFailed { error })?;
             launched = self.launch(name, &spec).await;
         }
@@ -403,12 +466,18 @@ impl<E: Executor> Unit<E> {
             Ok(Err(error)) => warn!("a run's state cannot be written: {error}"),
             Err(error) => warn!("a run's state cannot be written: {error}"),
         }
-        let (container, running) = launched.map_err(|failed| match failed {
-            Launch::Stopped(order) => Break::Stopped(order),
-            Launch::NotCreated(error) => Ending::CreateFailed { error }.into(),
-            Launch::NotStarted(error) => {
-                let hint = prepare::start_hint(&error, taken_whole, &self.run.grant);
-                Ending::StartFailed { error, hint }.into()
+        let (container, running) = launched.map_err(|failed| {
+            if failed.is_missing_gpus() {
+                let why = "the Docker Engine of this worker cannot give GPUs to containers".to_owned();
+                return Break::GiveBack(GiveBack { why, cause: Cause::NoGpus });
+            }
+            match failed {
+                Launch::Stopped(order) => Break::Stopped(order),
+                Launch::NotCreated(error) | Launch::NotFilled(error) => Ending::CreateFailed { error }.into(),
+                Launch::NotStarted(error) => {
+                    let hint = prepare::start_hint(&error, taken_whole, &self.run.grant);
+                    Ending::StartFailed { error, hint }.into()
+                }
             }
         })?;
         self.spent("start", before);
@@ -422,12 +491,54 @@ impl<E: Executor> Unit<E> {
         })
     }
 
-    /// Neither step is broken off by an order to stop: whatever is created must be known to be there.
-    async fn launch(&self, name: &str, spec: &ContainerSpec) -> Result<(String, Running), Launch> {
-        let container = self.shared.executor.create(spec).await.map_err(Launch::NotCreated)?;
+    /// What may start where `spec` did not: the same where the executor has learned something, an image that is here
+    /// again, or a shell.
+    async fn another_try(
+        &mut self,
+        failed: &Launch,
+        spec: &ContainerSpec,
+        taken_whole: Option<TakenWhole>,
+        source: &ImageSource,
+        platform: Option<&str>,
+    ) -> Result<Option<ContainerSpec>, Break> {
+        if failed.is_missing_image() {
+            let (lines, _) = tokio::sync::mpsc::channel(256);
+            let shared = Arc::clone(&self.shared);
+            let again = shared.executor.image(source, platform, &lines);
+            let image = interruptible(&mut self.stop, again).await.map_err(Break::Stopped)?;
+            let image = image.map_err(|error| Ending::ImageFailed { error })?;
+            return Ok(Some(ContainerSpec { image, ..spec.clone() }));
+        }
+        let Launch::NotStarted(error) = failed else { return Ok(None) };
+        if error.is_worth_another {
+            return Ok(Some(spec.clone()));
+        }
+        let lacks_shell = self.shared.shell_fallback
+            && taken_whole.is_some()
+            && prepare::is_missing_program(error)
+            && spec.entrypoint.is_none()
+            && spec.command.as_ref().is_some_and(|command| command.len() == 1)
+            && !spec.image.has_entrypoint;
+        Ok(match &spec.command {
+            Some(command) if lacks_shell => {
+                let shell = ["/bin/sh", "-c"].map(str::to_owned);
+                let command = Some(shell.into_iter().chain(command.iter().cloned()).collect());
+                Some(ContainerSpec { command, ..spec.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    /// Neither creation nor start is broken off by an order to stop: whatever is created must be known to be there.
+    async fn launch(&mut self, name: &str, spec: &ContainerSpec) -> Result<(String, Running), Launch> {
+        let shared = Arc::clone(&self.shared);
+        let container = shared.executor.create(spec).await.map_err(Launch::NotCreated)?;
         if let Some(order) = *self.stop.borrow() {
             return Err(Launch::Stopped(order));
         }
+        let filled =
+            interruptible(&mut self.stop, shared.executor.fill(spec)).await.map_err(Launch::Stopped)?;
+        filled.map_err(Launch::NotFilled)?;
         let running = self.shared.executor.start(name).await.map_err(Launch::NotStarted)?;
         Ok((container, running))
     }

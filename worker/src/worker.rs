@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dockframe_shared::protocol::Registration;
 use dockframe_shared::{Amount, InstanceId, QueueKey, Timestamp};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,17 +18,21 @@ use crate::adoption::{self, Leftover};
 use crate::args::RunArgs;
 use crate::capacity::Capacity;
 use crate::config::{Config, ConfigError, Mode};
-use crate::dispatcher::{Beginning, Dispatcher, Leaving, Queue};
-use crate::executor::docker::{ConnectError, Docker, Settings};
+use crate::disk::Disk;
+use crate::dispatcher::{Dispatcher, Leaving, Queue, Rules};
+use crate::executor::docker::{ConnectError, Docker, NetworkRules, Settings};
+use crate::files::cache::InputCache;
 use crate::files::fetch::{Http, HttpSetupError};
+use crate::files::inputs::Sources;
 use crate::files::outputs::Uploader;
 use crate::identity::{Identity, IdentityError};
 use crate::messages::QueueIndex;
+use crate::metrics::{Metrics, server};
 use crate::outbox::Outbox;
 use crate::relay_link::{Farewell, Link};
-use crate::tls;
+use crate::secrets::Secrets;
 use crate::unit::Shared;
-use crate::{install_crypto, reaper};
+use crate::{housekeeping, install_crypto, metrics, reaper, tls};
 
 /// Volume of all jobs of a host, known to other programs.
 const CACHE_VOLUME: &str = "metaframe-container-worker-cache";
@@ -49,6 +54,10 @@ pub enum StartError {
     Http(#[from] HttpSetupError),
     #[error("the outbox of results cannot be opened: {0}")]
     Outbox(std::io::Error),
+    #[error("the directory of kept inputs cannot be opened: {0}")]
+    Cache(std::io::Error),
+    #[error("{0}")]
+    Metrics(String),
     #[error("certificates cannot be set up: {0}")]
     Tls(String),
 }
@@ -72,6 +81,8 @@ pub struct Worker {
     identity: Identity,
     docker: Docker,
     http: Http,
+    cache: InputCache,
+    metrics_listener: Option<TcpListener>,
     leftovers: Vec<Leftover>,
     hurry: CancellationToken,
 }
@@ -100,6 +111,15 @@ impl Worker {
         let _ = std::fs::remove_dir_all(&scratch);
         let docker = Docker::connect(Settings {
             host: config.engine_address.clone(),
+            certificates: config.engine_certificates.clone(),
+            network: NetworkRules {
+                mode: config.network,
+                allow_private: config.allow_private_network,
+                relay: config.api_address.clone(),
+            },
+            disk_rules: config.disk_rules,
+            ledger: identity.place.join("images.json"),
+            runtime: config.runtime.clone(),
             http: http.clone(),
             scratch: scratch.clone(),
             patience: config.engine_patience,
@@ -115,10 +135,25 @@ impl Worker {
             credentials: config.registry_credentials.clone().map(|credentials| credentials.0),
         })
         .await?;
+        let cache = open_cache(&config)?;
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(server::bind(address).await.map_err(StartError::Metrics)?),
+            None => None,
+        };
         let leftovers = adoption::find(&identity.place, &config.queues);
         let kept: HashSet<String> = leftovers.iter().map(|left| left.directory.container_name()).collect();
         reaper::clear(&docker, identity.id.as_str(), &identity.place, &kept).await;
-        Ok(Self { config, gpus, identity, docker, http, leftovers, hurry: CancellationToken::new() })
+        Ok(Self {
+            config,
+            gpus,
+            identity,
+            docker,
+            http,
+            cache,
+            metrics_listener,
+            leftovers,
+            hurry: CancellationToken::new(),
+        })
     }
 
     /// Cancelled: running jobs are killed at once instead of drained, once the worker was told to stop.
@@ -133,7 +168,11 @@ impl Worker {
     /// # Errors
     /// [`RunError`] when it cannot begin.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { config, gpus, identity, docker, http, leftovers, hurry } = self;
+        let Self { config, gpus, identity, docker, http, cache, metrics_listener, leftovers, hurry } = self;
+        let disk = Disk::new(&config.data_directory, config.disk_rules);
+        let metrics = Metrics::default();
+        metrics.describe(describe(&config));
+        let tags = tags(&config);
         let memory_bytes = config.memory_bytes.or(docker.memory_bytes());
         let instance = instance();
         let registration = Registration {
@@ -144,7 +183,7 @@ impl Worker {
             time: Timestamp::default(),
             max_job_duration: config.max_job_duration_text.clone(),
             memory_bytes,
-            tags: Some(config.tags.clone()),
+            tags: Some(tags.clone()),
             draining: Some(false),
             executor: Some("docker".to_owned()),
             instance: Some(instance.clone()),
@@ -179,6 +218,7 @@ impl Worker {
                 farewell: farewell_heard.clone(),
                 connector: connector.clone(),
                 old: None,
+                disk: disk.clone(),
             };
             links.push(link);
         }
@@ -186,8 +226,12 @@ impl Worker {
         let docker_lock = docker.host_path(&identity.lock_path);
         let shared = Arc::new(Shared {
             executor: docker,
-            uploader: Uploader { http: http.clone(), external_address: config.external_address.clone() },
-            http,
+            uploader: Uploader {
+                http: http.clone(),
+                external_address: config.external_address.clone(),
+                metrics: metrics.clone(),
+            },
+            sources: Sources { http, cache, max_bytes: config.max_input_bytes, metrics },
             worker: RwLock::new(identity.id.clone()),
             instance,
             relay: config.api_address.clone(),
@@ -201,25 +245,39 @@ impl Worker {
             owner: owner(&config),
             default_memory_bytes: config.default_memory_bytes,
             hide_queue: config.hide_queue,
+            secrets: Secrets::new(&config.secrets),
+            shell_fallback: config.shell_fallback,
+            enforce_cpus: config.enforce_cpus,
+            job_disk_bytes: config.job_disk_bytes,
             max_finish_bytes: AtomicU64::new(4 << 20),
         });
-        let reaping = tokio::spawn(reaper::run(Arc::clone(&shared)));
-        let mut dispatcher = Dispatcher::new(Beginning {
-            shared,
+        let mut services: JoinSet<()> = JoinSet::new();
+        services.spawn(reaper::run(Arc::clone(&shared)));
+        services.spawn(housekeeping::run(Arc::clone(&shared), disk.clone()));
+        if let Some(listener) = metrics_listener {
+            let serving = server::serve(listener, Arc::clone(&shared));
+            services.spawn(async move {
+                if let Err(error) = serving.await {
+                    warn!("metrics are served no more: {error}");
+                }
+            });
+        }
+        let rules = Rules {
             place: identity.place.clone(),
             data_directory: config.data_directory.clone(),
-            tags: config.tags.clone(),
+            tags,
+            images: config.image_policy.clone(),
+            disk,
             leaving: Leaving { drain_timeout: config.drain_timeout, on_exit: config.on_exit },
-            queues,
-            capacity: Capacity::new(config.slots(), memory_bytes, gpus),
-            events,
-            leftovers,
-        });
+        };
+        let capacity = Capacity::new(config.slots(), memory_bytes, gpus);
+        let mut dispatcher = Dispatcher::new(shared, rules, queues, capacity, events);
+        dispatcher.begin_with(leftovers);
         // Not before the dispatcher has entered what it takes up: the first registration names it.
         let mut links: JoinSet<()> = links.into_iter().map(Link::run).collect();
         dispatcher.run(incoming, &stop, &hurry).await;
-        // It holds nothing that could be left half done: a removal goes on without it.
-        reaping.abort();
+        // They hold nothing that could be left half done: a removal goes on without them.
+        services.abort_all();
         if dispatcher.leaves_runs() {
             farewell.send_replace(Farewell::BackSoon);
         }
@@ -284,6 +342,30 @@ fn cache_volume(config: &Config, queue: &QueueKey) -> String {
     }
     let digest: String = queue.digest().to_hex().chars().take(16).collect();
     format!("{CACHE_VOLUME}-{digest}")
+}
+
+/// Of the inputs that are kept for later jobs.
+fn open_cache(config: &Config) -> Result<InputCache, StartError> {
+    let disk = Disk::new(&config.data_directory, config.disk_rules);
+    let a_fifth = disk.space().map_or(u64::MAX, |space| space.total / 5);
+    let max_bytes = config.input_cache_bytes.unwrap_or(a_fifth);
+    InputCache::open(&config.data_directory, max_bytes).map_err(StartError::Cache)
+}
+
+/// The owner's, and what the worker knows of itself.
+fn tags(config: &Config) -> Vec<String> {
+    let runtime = config.runtime.as_ref().map(|name| format!("runtime:{name}"));
+    config.tags.iter().cloned().chain(runtime).collect()
+}
+
+/// What monitoring sees of the worker besides numbers.
+fn describe(config: &Config) -> String {
+    let mode = match config.mode {
+        Mode::Remote => "remote",
+        Mode::Local { .. } => "local",
+    };
+    let version = metrics::escape(env!("CARGO_PKG_VERSION"));
+    format!("version=\"{version}\",mode=\"{mode}\",executor=\"docker\"")
 }
 
 /// Whose the input files must be, where that is not simply root or the worker itself.

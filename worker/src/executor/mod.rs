@@ -9,7 +9,7 @@
 pub(crate) mod docker;
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +42,9 @@ pub(crate) trait Executor: Send + Sync + 'static {
     /// Creates the container; its id is for people.
     fn create(&self, spec: &ContainerSpec) -> impl Future<Output = Result<String, EngineError>> + Send;
 
+    /// Brings the run's files into the created container, if it does not see them where they are.
+    fn fill(&self, spec: &ContainerSpec) -> impl Future<Output = Result<(), EngineError>> + Send;
+
     /// Starts a created container. Its output is complete from the first byte.
     fn start(&self, name: &str) -> impl Future<Output = Result<Running, StartError>> + Send;
 
@@ -51,14 +54,34 @@ pub(crate) trait Executor: Send + Sync + 'static {
     /// Asks, waits `grace`, then kills. Returns when the container runs no more; one that is gone is stopped.
     fn stop(&self, name: &str, grace: Duration) -> impl Future<Output = Result<(), EngineError>> + Send;
 
+    /// Brings what an ended container has left in `/outputs` to `into`, if it is not there already. The error is for
+    /// the job's user.
+    fn bring_outputs(&self, name: &str, into: &Path) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Bytes that the container has written besides its inputs and outputs, where that can be told.
+    fn own_bytes(&self, name: &str) -> impl Future<Output = Option<u64>> + Send;
+
     /// Whether the executor's host can be talked to just now.
     fn is_well(&self) -> impl Future<Output = bool> + Send;
 
     /// Removes the container with everything that was its own.
     fn remove(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
+    /// Removes the image that was made for this block alone: its job was deleted.
+    fn forget(&self, source: &ImageSource) -> impl Future<Output = ()> + Send;
+
+    /// Makes room: removes what the worker has brought here and has not used for longest.
+    fn tidy(&self) -> impl Future<Output = Tidied> + Send;
+
     /// All containers that carry workers' labels, of whichever worker, in any state.
     fn list(&self) -> impl Future<Output = Result<Vec<Labelled>, EngineError>> + Send;
+}
+
+/// What was removed to make room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tidied {
+    pub(crate) images: usize,
+    pub(crate) build_cache_bytes: u64,
 }
 
 /// A container that some worker made.
@@ -81,6 +104,9 @@ pub(crate) struct Image {
     pub(crate) digest: Option<String>,
     /// Such as `linux/amd64`.
     pub(crate) platform: Option<String>,
+    /// Whether it says itself which program starts.
+    #[serde(default)]
+    pub(crate) has_entrypoint: bool,
 }
 
 /// Everything that the Engine is told about a container. It has no field for host paths of a job's choice,

@@ -198,6 +198,8 @@ fn make_directories(into: &Dir, path: &Path) -> io::Result<()> {
 pub(crate) struct Packed {
     /// Name of the Dockerfile in it.
     pub(crate) dockerfile: String,
+    /// Images that it begins from, as far as they are plain names.
+    pub(crate) bases: Vec<String>,
 }
 
 /// Packs the context below `root` for the Engine into `out`, with its Dockerfile and without what is to be ignored.
@@ -235,7 +237,28 @@ pub(crate) fn pack(
     let mut header = header(tar::EntryType::Regular, 0o644, dockerfile.len() as u64);
     archive.append_data(&mut header, &name, dockerfile.as_slice())?;
     archive.into_inner()?.flush()?;
-    Ok(Packed { dockerfile: name })
+    Ok(Packed { dockerfile: name, bases: bases(&String::from_utf8_lossy(&dockerfile)) })
+}
+
+/// What `FROM` lines name, but for earlier stages and what build arguments fill in.
+fn bases(dockerfile: &str) -> Vec<String> {
+    let (mut bases, mut stages) = (Vec::new(), vec!["scratch".to_owned()]);
+    for line in dockerfile.lines() {
+        let mut words = line.split_whitespace();
+        if !words.next().is_some_and(|word| word.eq_ignore_ascii_case("from")) {
+            continue;
+        }
+        let mut words = words.skip_while(|word| word.starts_with("--"));
+        let Some(base) = words.next() else { continue };
+        let is_stage = stages.iter().any(|stage| stage.eq_ignore_ascii_case(base));
+        if !is_stage && !base.contains('$') && !bases.iter().any(|known| known == base) {
+            bases.push(base.to_owned());
+        }
+        if words.next().is_some_and(|word| word.eq_ignore_ascii_case("as")) {
+            stages.extend(words.next().map(str::to_owned));
+        }
+    }
+    bases
 }
 
 fn read_file(directory: &Dir, path: &Path, max: u64) -> io::Result<Vec<u8>> {
@@ -423,6 +446,13 @@ mod tests {
         let bare = Dir::open_ambient_dir(bare.path(), ambient_authority()).unwrap();
         assert!(matches!(packed(&bare, None, None), Err(ContextError::NoFile(_))));
         assert_eq!(packed(&bare, None, Some("FROM a")).unwrap(), [".dockframe.Dockerfile"]);
+    }
+
+    #[test]
+    fn bases_are_what_from_lines_name() {
+        let dockerfile = "ARG V=1\nFROM --platform=linux/amd64 registry.example/a:1 AS build\nFROM build AS next\n\
+                          from b:$V\nFROM scratch\n  FROM registry.example/a:1\nCOPY --from=c x y\nFROM c";
+        assert_eq!(bases(dockerfile), ["registry.example/a:1", "c"]);
     }
 
     #[test]

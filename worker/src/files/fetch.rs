@@ -145,6 +145,16 @@ impl Http {
         ContentHash::parse(last).ok()
     }
 
+    /// The relay's own address of a file that is named by another host's, if the relay has it: pages and workers may
+    /// know one relay by different names.
+    pub(crate) async fn under_our_name(&self, url: &Url) -> Option<(Url, ContentHash)> {
+        let hash = ["/f/", "/api/v1/download/"].iter().find_map(|prefix| url.path().strip_prefix(prefix))?;
+        let hash = ContentHash::parse(hash).ok().filter(|_| !self.is_relay(url))?;
+        let is_there = self.exists(&hash.to_string()).await.unwrap_or(false);
+        let own = Url::parse(&self.key_address(&hash.to_string())).ok()?;
+        is_there.then_some((own, hash))
+    }
+
     fn is_relay(&self, url: &Url) -> bool {
         url.origin() == self.relay.origin()
     }

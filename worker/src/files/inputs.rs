@@ -3,8 +3,10 @@
 //! Everything is written relative to a handle of the run's directory, so that no name and no link can lead out of it.
 
 use std::io;
-use std::os::unix::fs::fchown;
+use std::os::unix::fs::{PermissionsExt as _, fchown};
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
@@ -12,9 +14,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use url::Url;
 use uuid::Uuid;
 
+use super::cache::{CacheError, InputCache, Wanted};
 use super::content::Content;
-use super::fetch::{Http, HttpError};
+use super::fetch::Http;
 use super::names::RelativePath;
+use crate::metrics::Metrics;
 use crate::plan::{InputFile, MountedFile};
 use crate::state::RunDirectory;
 
@@ -24,9 +28,9 @@ const PARALLEL: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InputError {
     #[error("input {name}: {source}")]
-    Fetch { name: String, source: HttpError },
-    #[error("input {name}: sha256 mismatch: its address promises other bytes than the relay sends")]
-    Mismatch { name: String },
+    Fetch { name: String, source: CacheError },
+    #[error("the inputs are larger than the limit of {0} bytes in all")]
+    TooLarge(u64),
     #[error("input {name}: cannot be written: {source}")]
     Write { name: String, source: io::Error },
     #[error("the run's directory cannot be used: {0}")]
@@ -36,9 +40,19 @@ pub(crate) enum InputError {
 /// Who owns the files; `None` leaves them to the worker's own user.
 pub(crate) type Owner = Option<(u32, u32)>;
 
+/// Where content comes from that a job only names.
+#[derive(Debug, Clone)]
+pub(crate) struct Sources {
+    pub(crate) http: Http,
+    pub(crate) cache: InputCache,
+    /// Of all files of one job together.
+    pub(crate) max_bytes: u64,
+    pub(crate) metrics: Metrics,
+}
+
 /// Writes everything that a run needs to have before it starts.
 pub(crate) async fn write_all(
-    http: &Http,
+    sources: &Sources,
     directory: &RunDirectory,
     inputs: Vec<InputFile>,
     mounted: Vec<MountedFile>,
@@ -48,11 +62,18 @@ pub(crate) async fn write_all(
         let path = RelativePath::parse(&number.to_string()).ok()?;
         Some(InputFile { name: file.target, path, content: file.content })
     });
-    write_into(http, &directory.inputs(), inputs, owner).await?;
-    write_into(http, &directory.mounted(), mounted.collect(), owner).await
+    let budget = AtomicU64::new(sources.max_bytes);
+    write_into(sources, &budget, &directory.inputs(), inputs, owner).await?;
+    write_into(sources, &budget, &directory.mounted(), mounted.collect(), owner).await
 }
 
-async fn write_into(http: &Http, path: &Path, files: Vec<InputFile>, owner: Owner) -> Result<(), InputError> {
+async fn write_into(
+    sources: &Sources,
+    budget: &AtomicU64,
+    path: &Path,
+    files: Vec<InputFile>,
+    owner: Owner,
+) -> Result<(), InputError> {
     if files.is_empty() {
         return Ok(());
     }
@@ -64,7 +85,7 @@ async fn write_into(http: &Http, path: &Path, files: Vec<InputFile>, owner: Owne
         .await
         .map_err(|error| InputError::Directory(io::Error::other(error)))??;
     stream::iter(remote)
-        .map(|file| fetch(http, path, &directory, file, owner))
+        .map(|file| fetch(sources, budget, path, &directory, file, owner))
         .buffer_unordered(PARALLEL)
         .try_collect::<()>()
         .await
@@ -88,33 +109,42 @@ fn write_inline(directory: &Dir, files: Vec<InputFile>, owner: Owner) -> Result<
 }
 
 async fn fetch(
-    http: &Http,
+    sources: &Sources,
+    budget: &AtomicU64,
     path: &Path,
     directory: &Dir,
     file: InputFile,
     owner: Owner,
 ) -> Result<(), InputError> {
-    let url = match &file.content {
+    let http = &sources.http;
+    let (url, hint) = match &file.content {
         Content::Bytes(_) => return Ok(()),
-        Content::Url { url, .. } => url.clone(),
-        Content::Key(key) => Url::parse(&http.key_address(key)).map_err(|error| InputError::Write {
-            name: file.name.clone(),
-            source: io::Error::other(error),
-        })?,
+        Content::Url { url, hash } => (url.clone(), *hash),
+        Content::Key(key) => (
+            Url::parse(&http.key_address(key)).map_err(|error| InputError::Write {
+                name: file.name.clone(),
+                source: io::Error::other(error),
+            })?,
+            None,
+        ),
+    };
+    let wanted = match http.under_our_name(&url).await {
+        Some((own, hash)) => Wanted { url: own, promised: Some(hash), hint: None },
+        None => Wanted { promised: http.promised_hash(&url), url, hint },
     };
     // Beside the directory, on the same file system: the file appears whole, under its name, or not at all.
     let fresh = format!(".{}", Uuid::new_v4().simple());
     let beside = path.with_file_name(&fresh);
-    let fetched = http
-        .fetch(&url, &beside)
-        .await
-        .map_err(|source| InputError::Fetch { name: file.name.clone(), source })?;
-    if http.promised_hash(&url).is_some_and(|promised| promised != fetched.hash) {
-        return Err(InputError::Mismatch { name: file.name });
-    }
+    let brought = sources.cache.bring(http, &wanted, &beside).await;
+    let (fetched, origin) =
+        brought.map_err(|source| InputError::Fetch { name: file.name.clone(), source })?;
+    sources.metrics.input(origin, fetched.bytes);
+    let spent = budget.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(fetched.bytes));
+    spent.map_err(|_| InputError::TooLarge(sources.max_bytes))?;
     let place = || {
         make_parents(directory, &file.path, owner)?;
         let opened = std::fs::File::open(&beside)?;
+        opened.set_permissions(std::fs::Permissions::from_mode(0o644))?;
         own(&opened, owner)?;
         let parent = path.parent().unwrap_or(path);
         let parent = Dir::open_ambient_dir(parent, ambient_authority())?;
@@ -152,8 +182,6 @@ fn own(file: &std::fs::File, owner: Owner) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn file(name: &str, text: &str) -> InputFile {
@@ -164,9 +192,16 @@ mod tests {
         }
     }
 
-    fn http() -> Http {
+    async fn write(path: &Path, files: Vec<InputFile>) -> Result<(), InputError> {
         crate::install_crypto();
-        Http::new("http://localhost:1", false, false, 1000).unwrap()
+        let elsewhere = tempfile::tempdir().unwrap();
+        let sources = Sources {
+            http: Http::new("http://localhost:1", false, false, 1000).unwrap(),
+            cache: InputCache::open(elsewhere.path(), 1000).unwrap(),
+            max_bytes: 1000,
+            metrics: Metrics::default(),
+        };
+        write_into(&sources, &AtomicU64::new(1000), path, files, None).await
     }
 
     #[tokio::test]
@@ -174,7 +209,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files =
             vec![file("a/b/ü 日.txt", "x"), file("a/empty", ""), file(".hidden", "h"), file("-rf", "r")];
-        write_into(&http(), directory.path(), files, None).await.unwrap();
+        write(directory.path(), files).await.unwrap();
         let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
         assert_eq!(
             [read("a/b/ü 日.txt"), read("a/empty"), read(".hidden"), read("-rf")],
@@ -189,7 +224,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(outside.path(), directory.path().join("a")).unwrap();
-        let refused = write_into(&http(), directory.path(), vec![file("a/x", "x")], None).await;
+        let refused = write(directory.path(), vec![file("a/x", "x")]).await;
         assert!(refused.is_err());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     }

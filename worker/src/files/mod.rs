@@ -3,6 +3,7 @@
 //!
 //! Every path here begins at a directory handle and cannot leave it, whatever a job calls its files.
 
+pub(crate) mod cache;
 pub(crate) mod content;
 pub(crate) mod context;
 pub(crate) mod fetch;

@@ -23,17 +23,18 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::fetch::{Http, HttpError, backoff};
+use crate::metrics::{self, Metrics};
 use crate::result::Outputs;
 
 /// Files up to this size travel in the result itself.
 const INLINE_BYTES: u64 = 200;
 const MAX_FILES: usize = 10_000;
 const MAX_FILE_BYTES: u64 = 5 << 30;
-const MAX_TOTAL_BYTES: u64 = 20 << 30;
+pub(crate) const MAX_TOTAL_BYTES: u64 = 20 << 30;
 const MAX_NAME_BYTES: usize = 1024;
 const MAX_DEPTH: usize = 256;
 /// Directory entries looked at, whatever they are.
-const MAX_ENTRIES: usize = 200_000;
+pub(crate) const MAX_ENTRIES: usize = 200_000;
 /// Skipped files that are named one by one.
 const MAX_SKIPPED: usize = 20;
 /// Uploads at a time.
@@ -54,6 +55,7 @@ pub(crate) struct Uploader {
     pub(crate) http: Http,
     /// Base address to write into results, where it differs from the one that is uploaded to.
     pub(crate) external_address: Option<String>,
+    pub(crate) metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -165,11 +167,11 @@ impl Uploader {
             Ok(Read::Hashed { file, hash: ContentHash::from_bytes(hasher.finalize().into()), size })
         };
         match tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?? {
-            Read::Inline(content) => Ok(DataRef {
-                value: Value::String(base64::encode(&content)),
-                kind: Some(DataRefKind::Base64),
-                hash: None,
-            }),
+            Read::Inline(content) => {
+                self.metrics.add(&metrics::OUTPUT_BYTES, "inline", content.len() as u64);
+                let value = Value::String(base64::encode(&content));
+                Ok(DataRef { value, kind: Some(DataRefKind::Base64), hash: None })
+            }
             Read::Hashed { file, hash, size } => self.upload(&file, hash, size, until).await,
         }
     }
@@ -186,13 +188,18 @@ impl Uploader {
         let mut attempt = 0;
         loop {
             let once = async {
-                if !self.http.exists(&key).await? {
+                let is_there = self.http.exists(&key).await?;
+                if !is_there {
                     self.http.upload(&key, file, size).await?;
                 }
-                Ok(())
+                Ok(is_there)
             };
             match once.await {
-                Ok(()) => break,
+                Ok(was_there) => {
+                    let label = if was_there { "deduplicated" } else { "uploaded" };
+                    self.metrics.add(&metrics::OUTPUT_BYTES, label, size);
+                    break;
+                }
                 Err(error @ HttpError::File(_)) => return Err(error),
                 Err(error) if tokio::time::Instant::now() >= until => return Err(error),
                 Err(HttpError::Status(status)) if status.is_client_error() && attempt >= 5 => {
@@ -200,6 +207,7 @@ impl Uploader {
                 }
                 Err(error) => {
                     debug!("an upload failed and is tried again: {error}");
+                    self.metrics.add(&metrics::UPLOAD_RETRIES, "", 1);
                     sleep(backoff(attempt)).await;
                     attempt = attempt.saturating_add(1);
                 }
@@ -382,7 +390,7 @@ mod tests {
         std::fs::write(directory.path().join("empty"), "").unwrap();
         std::fs::write(directory.path().join("small"), "x".repeat(200)).unwrap();
         let http = Http::new("http://localhost:1", false, false, 1000).unwrap();
-        let uploader = Uploader { http, external_address: None };
+        let uploader = Uploader { http, external_address: None, metrics: Metrics::default() };
         let outputs = uploader.collect(directory.path(), Duration::from_secs(1)).await.unwrap();
         let empty = &outputs.files["empty"];
         assert_eq!((&empty.value, empty.kind), (&Value::String(String::new()), Some(DataRefKind::Base64)));

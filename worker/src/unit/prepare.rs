@@ -12,11 +12,13 @@ use super::{Break, Run, Shared, Unit, ordered};
 use crate::clock;
 use crate::config::Network;
 use crate::executor::{ContainerSpec, Executor, StartError};
+use crate::files::content::Content;
 use crate::files::inputs;
 use crate::files::names::job_label;
 use crate::journal::Position;
-use crate::plan::{ImageSource, JobPlan};
+use crate::plan::{ImageSource, JobPlan, MountedFile};
 use crate::result::{Ending, millis};
+use crate::secrets::SecretForm;
 
 /// Beginning of the labels by which containers are known, also to other programs.
 const LABEL: &str = "container.mtfm.io";
@@ -26,9 +28,15 @@ impl<E: Executor> Unit<E> {
     pub(super) async fn prepare(
         &mut self,
         name: &str,
-        plan: JobPlan,
+        mut plan: JobPlan,
         source: ImageSource,
     ) -> Result<ContainerSpec, Break> {
+        for (wish, value) in self.shared.secrets.of(&plan.secrets) {
+            if wish.form == SecretForm::File {
+                let content = Content::Bytes(value.to_owned().into());
+                plan.mounted.push(MountedFile { target: format!("/run/secrets/{}", wish.name), content });
+            }
+        }
         let (lines, mut build_lines) = mpsc::channel(256);
         let shared = Arc::clone(&self.shared);
         let directory = self.run.directory.clone();
@@ -43,7 +51,7 @@ impl<E: Executor> Unit<E> {
         self.phase(Phase::Inputs).await;
         let begun = Instant::now();
         let writing = async {
-            let all = inputs::write_all(&shared.http, &directory, inputs, mounted, shared.owner);
+            let all = inputs::write_all(&shared.sources, &directory, inputs, mounted, shared.owner);
             let written = match tokio::time::timeout(input_limit, all).await {
                 Ok(written) => written.map_err(|error| Ending::InputFailed { error: error.to_string() }),
                 Err(_) => Err(Ending::PhaseTimedOut { phase: "fetching inputs", limit: input_limit }),
@@ -156,6 +164,11 @@ fn environment<E>(
     let id = run.grant.job_id.as_str();
     let base = format!("{}/j/{id}", shared.relay);
     let mut env = plan.env.clone();
+    for (wish, value) in shared.secrets.of(&plan.secrets) {
+        if wish.form == SecretForm::Variable {
+            env.push((wish.name.clone(), value.to_owned()));
+        }
+    }
     let mut set = |name: &str, value: String| env.push((name.to_owned(), value));
     set("JOB_ID", id.to_owned());
     set("JOB_INPUTS", "/inputs".to_owned());
@@ -178,6 +191,8 @@ fn environment<E>(
             "JOB_MEMORY_BYTES",
             memory_bytes.or(Some(run.share.memory_bytes).filter(|b| *b > 0)).map(|b| b.to_string()),
         ),
+        // Programs that count the host's cores would fight over the few that the job may use.
+        ("OMP_NUM_THREADS", shared.enforce_cpus.then(|| run.share.slots.ceil().max(1.0).to_string())),
     ];
     for (name, value) in extras {
         if let Some(value) = value
@@ -194,16 +209,26 @@ fn labels<E>(run: &Run, shared: &Shared<E>, deadline: Instant) -> Vec<(String, S
     let left =
         i64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(i64::MAX);
     let label = |name: &str, value: String| (format!("{LABEL}/{name}"), value);
-    vec![
+    let lock = shared.host_lock.as_ref().map(|lock| label("host-lock", lock.display().to_string()));
+    let mut labels = vec![
         (LABEL.to_owned(), "true".to_owned()),
         label("id", job_label(&run.grant.job_id)),
         label("queue", queue),
         label("worker", shared.worker().to_string()),
         label("instance", shared.instance.to_string()),
-        label("host-lock", shared.host_lock.display().to_string()),
         label("deadline", clock::now().plus_millis(left).as_millis().to_string()),
         label("attempt", run.grant.attempt.to_string()),
-    ]
+    ];
+    labels.extend(lock);
+    labels
+}
+
+/// Whether the Engine found no program to start.
+pub(super) fn is_missing_program(error: &StartError) -> bool {
+    let message = error.error.to_string();
+    ["executable file not found", "no such file or directory", "permission denied"]
+        .iter()
+        .any(|text| message.contains(text))
 }
 
 /// A command that needs a shell and did not get one: say so, and how to.
@@ -221,10 +246,7 @@ pub(super) fn start_hint(
         TakenWhole::Glob => "`*` or `?`".to_owned(),
         TakenWhole::Comment => "`#`".to_owned(),
     };
-    let is_missing = message.contains("executable file not found")
-        || message.contains("no such file or directory")
-        || message.contains("permission denied");
-    let command = grant.definition.text("command").filter(|_| is_missing)?;
+    let command = grant.definition.text("command").filter(|_| is_missing_program(error))?;
     let quoted: String = command.chars().take(500).collect::<String>().replace('\'', "'\\''");
     Some(format!(
         "🔍 No shell runs a command, so {what} outside of quotes makes all of it one word. Write: sh -c '{quoted}'"

@@ -1,5 +1,6 @@
 //! The second half of a job: what the container writes, until it has ended.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dockframe_shared::job::LogLine;
@@ -8,11 +9,12 @@ use futures_util::StreamExt as _;
 use tokio::time::sleep_until;
 use tracing::{debug, warn};
 
-use super::{Break, Started, Unit, ordered};
+use super::{Break, Started, Unit, disk_watch, ordered};
 use crate::clock;
 use crate::executor::{Chunk, EngineError, Executor, Exit};
 use crate::journal::Position;
 use crate::logs::{Assembler, LiveLimit, ResultLog, Stream};
+use crate::metrics;
 use crate::result::Ran;
 
 /// How long the streams may outlast the container: its last words are on their way.
@@ -26,6 +28,8 @@ pub(super) struct Streamed {
     pub(super) ran: Ran,
     pub(super) exit: Result<Exit, EngineError>,
     pub(super) timed_out: Option<Duration>,
+    /// Bytes on disk of a job that was stopped because they were too many.
+    pub(super) over_disk: Option<u64>,
 }
 
 /// The three places that a container's output goes to.
@@ -80,6 +84,11 @@ impl<E: Executor> Unit<E> {
         let mut again = Skip(Position::default());
         let mut ended: Option<(Result<Exit, EngineError>, tokio::time::Instant)> = None;
         let mut timed_out = None;
+        let mut over_disk = None;
+        let shared = Arc::clone(&self.shared);
+        let directory = self.run.directory.path().to_owned();
+        let watching = disk_watch::exceeded(&shared.executor, name, &directory, shared.job_disk_bytes);
+        tokio::pin!(watching);
         let mut output_open = true;
         let mut reopen_after = REOPEN_AFTER;
         let mut reopen_at = super::far_away();
@@ -93,6 +102,12 @@ impl<E: Executor> Unit<E> {
                 () = sleep_until(out_of_time), if ended.is_none() && timed_out.is_none() => {
                     timed_out = Some(limit);
                     if let Err(error) = self.shared.executor.stop(name, self.shared.kill_grace).await {
+                        ended = Some((Err(error), tokio::time::Instant::now()));
+                    }
+                }
+                used = &mut watching, if ended.is_none() && over_disk.is_none() => {
+                    over_disk = Some(used);
+                    if let Err(error) = shared.executor.stop(name, Duration::ZERO).await {
                         ended = Some((Err(error), tokio::time::Instant::now()));
                     }
                 }
@@ -133,9 +148,13 @@ impl<E: Executor> Unit<E> {
             self.tell_output(&mut places, &mut passed, End::NotYet).await;
         }
         self.tell_output(&mut places, &mut passed, End::Now).await;
+        let read = places.whole.read();
+        let metrics = &self.shared.sources.metrics;
+        metrics.add(&metrics::LOG_BYTES, "", read.stdout + read.stderr);
+        metrics.add(&metrics::LOG_DROPPED, "", places.limit.all_omitted_bytes());
         ran.logs = places.kept.into_lines(clock::now());
         let exit = ended.map_or_else(|| Ok(Exit::default()), |(exit, _)| exit);
-        Ok(Streamed { ran, exit, timed_out })
+        Ok(Streamed { ran, exit, timed_out, over_disk })
     }
 
     async fn tell_output(&mut self, places: &mut Output, passed: &mut Position, end: End) {
@@ -144,10 +163,14 @@ impl<E: Executor> Unit<E> {
             End::NotYet => (places.whole.take(now), places.live.take(now)),
             End::Now => (places.whole.finish(now), places.live.finish(now)),
         };
-        for line in whole {
+        for mut line in whole {
+            self.mask.apply(&mut line.text);
             places.kept.push(line);
         }
         let mut lines = if live.is_empty() { live } else { places.limit.admit(live, now, clock::now()) };
+        for line in &mut lines {
+            self.mask.apply(&mut line.text);
+        }
         if end == End::Now {
             lines.extend(places.limit.finish(clock::now()));
         }

@@ -1,7 +1,7 @@
 //! Images that are built for a job: from a Dockerfile's text, from archives, once for the same sources.
 
 use dockframe_shared::job::{FinishReason, JobResult};
-use dockframe_shared::protocol::{LogKind, LogStep};
+use dockframe_shared::protocol::{LogKind, LogStep, RevokeWhy};
 use serde_json::{Value, json};
 
 use super::bench::{Bench, docker};
@@ -165,6 +165,61 @@ async fn a_failed_build_is_an_error_with_its_output_and_an_empty_run_log() {
     }
     let steps: Vec<LogStep> = bench.relay.logs("gone").into_iter().map(|logs| logs.step).collect();
     assert_eq!(steps, [LogStep::CloningRepo]);
+    bench.clean().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dockerfile_may_use_what_only_buildkit_knows() {
+    let bench = Bench::new().await;
+    let worker = bench.worker(&[]).await;
+    let dockerfile = format!(
+        "FROM {}\nLABEL made-by={}\nRUN --mount=type=cache,target=/kept echo from the cache mount > /kept/x && cp /kept/x /made\n",
+        bench.image, bench.worker_id
+    );
+    let (reason, result) = run(&bench, "l1", json!({"dockerfile": dockerfile})).await;
+    let _built = built_by(&bench);
+    assert_eq!(
+        (reason, text(&result).as_str()),
+        (FinishReason::Success, "from the cache mount\n"),
+        "{:?}",
+        build_lines(&bench, "l1")
+    );
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_build_stops() {
+    let bench = Bench::new().await;
+    let worker = bench.worker(&[]).await;
+    let dockerfile = format!("FROM {}\nRUN echo begun {} && sleep 54321\n", bench.image, bench.worker_id);
+    bench.relay.grant("l1", "l1", json!({"build": {"dockerfile": dockerfile}, "command": "true"}));
+    let sleeps = || {
+        let found = std::process::Command::new("pgrep").args(["-f", "sleep 5432[1]"]).output().unwrap();
+        found.status.success()
+    };
+    super::bench::eventually("the build runs", sleeps).await;
+    bench.relay.revoke("l1", RevokeWhy::Cancelled, 0);
+    super::bench::eventually("the build is stopped", || !sleeps()).await;
+    bench.clean().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_job_takes_the_image_that_was_built_for_it_along() {
+    let bench = Bench::new().await;
+    let worker = bench.worker(&[]).await;
+    let dockerfile = format!("FROM {}\nLABEL made-by={}\nRUN echo x > /made\n", bench.image, bench.worker_id);
+    bench.relay.grant(
+        "l1",
+        "l1",
+        json!({"build": {"dockerfile": dockerfile}, "command": ["sh", "-c", "echo up; sleep 100"]}),
+    );
+    bench.relay.log_with("l1", "up").await;
+    let built = built_by(&bench);
+    assert_eq!(built.0.len(), 1);
+    bench.relay.revoke("l1", RevokeWhy::Deleted, 0);
+    super::bench::eventually("the image is gone", || built_by(&bench).0.is_empty()).await;
     bench.clean().await;
     worker.stop().await;
 }

@@ -129,7 +129,8 @@ async fn a_job_that_vanished_from_the_table_is_killed_and_says_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_worker_goes_on_with_its_claim() {
     let bench = bench().await;
-    let worker = bench.worker(&["--on-exit=leave"]).await;
+    // Without leases what runs goes on when its worker is stopped, unless the owner says otherwise.
+    let worker = bench.worker(&[]).await;
     list(&bench, &json!({"j1": queued()}));
     let script = "echo up; until [ -e /outputs/go ]; do sleep 0.05; done; echo down";
     defined(&bench, "j1", json!({"image": bench.image, "command": ["sh", "-c", script]})).await;
@@ -151,6 +152,58 @@ async fn a_restarted_worker_goes_on_with_its_claim() {
     })
     .await;
     assert!(finished.result.unwrap().to_string().contains("down"));
+    bench.clean().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_told_to_requeue_stops_its_jobs_and_says_that_it_lost_them() {
+    let bench = bench().await;
+    let worker = bench.worker(&["--on-exit=requeue"]).await;
+    list(&bench, &json!({"j1": queued()}));
+    defined(&bench, "j1", json!({"image": bench.image, "command": ["sh", "-c", "echo up; sleep 100"]})).await;
+    bench.relay.wait_for("line", |heard| matches!(heard.message, WorkerMessage::Logs(_)).then_some(())).await;
+    worker.stop().await;
+    let lost = said(&bench, "Finished", |change| match &change.change {
+        Change::Finished(finished) => Some(finished.reason),
+        _ => None,
+    })
+    .await;
+    assert_eq!(lost, FinishReason::WorkerLost);
+    bench.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_reconnect_the_claim_comes_before_its_lines() {
+    let bench = bench().await;
+    let worker = bench.worker(&[]).await;
+    list(&bench, &json!({"j1": queued()}));
+    let script = "echo up; until [ -e /outputs/go ]; do sleep 0.05; done; echo down; sleep 100";
+    defined(&bench, "j1", json!({"image": bench.image, "command": ["sh", "-c", script]})).await;
+    bench.relay.wait_for("line", |heard| matches!(heard.message, WorkerMessage::Logs(_)).then_some(())).await;
+    bench.relay.close(None);
+    super::bench::docker(&["exec", &bench.containers().remove(0), "touch", "/outputs/go"]);
+    bench
+        .relay
+        .wait_for("a line on the second connection", |heard| {
+            (heard.connection == 2 && matches!(heard.message, WorkerMessage::Logs(_))).then_some(())
+        })
+        .await;
+    let second: Vec<&str> = bench
+        .relay
+        .heard()
+        .iter()
+        .filter(|heard| heard.connection == 2)
+        .filter_map(|heard| match &heard.message {
+            WorkerMessage::Registration(_) => Some("registration"),
+            WorkerMessage::StateChange(_) => Some("claim"),
+            WorkerMessage::Logs(_) => Some("lines"),
+            _ => None,
+        })
+        .take(3)
+        .collect();
+    assert_eq!(second, ["registration", "claim", "lines"]);
+    list(&bench, &json!({}));
     bench.clean().await;
     worker.stop().await;
 }

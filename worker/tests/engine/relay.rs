@@ -179,6 +179,15 @@ impl Relay {
 
     /// The first message, among all that came and will come, of which `look` makes something.
     pub(crate) async fn wait_for<T>(&self, what: &str, look: impl Fn(&Heard) -> Option<T>) -> T {
+        self.wait_within(PATIENCE, what, look).await
+    }
+
+    pub(crate) async fn wait_within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        look: impl Fn(&Heard) -> Option<T>,
+    ) -> T {
         let mut n_heard = self.inner.n_heard.subscribe();
         let found = async {
             loop {
@@ -189,7 +198,7 @@ impl Relay {
                 n_heard.changed().await.unwrap();
             }
         };
-        match timeout(PATIENCE, found).await {
+        match timeout(patience, found).await {
             Ok(found) => found,
             Err(_) => panic!("no {what}; heard: {:#?}", self.heard()),
         }
@@ -246,8 +255,12 @@ impl Relay {
     }
 
     pub(crate) async fn finished(&self, lease: &str) -> (Finished, JobResult) {
+        self.finished_within(lease, PATIENCE).await
+    }
+
+    pub(crate) async fn finished_within(&self, lease: &str, patience: Duration) -> (Finished, JobResult) {
         let finish: LeaseFinish = self
-            .wait_for("finish", |heard| match &heard.message {
+            .wait_within(patience, "finish", |heard| match &heard.message {
                 WorkerMessage::LeaseFinish(finish) if finish.lease_id.as_str() == lease => {
                     Some(finish.clone())
                 }

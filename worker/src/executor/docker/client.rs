@@ -1,4 +1,4 @@
-//! The connection to an Engine: finding it, what it can do, and the calls of [`Executor`].
+//! The calls of [`Executor`], as an Engine understands them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,233 +7,65 @@ use std::time::Duration;
 
 use bollard::Docker as Engine;
 use bollard::errors::Error;
-use bollard::models::{ContainerStateStatusEnum, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::models::{ContainerStateStatusEnum, VolumeCreateRequest};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    InspectContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
     LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, TopOptionsBuilder,
     WaitContainerOptionsBuilder,
 };
 use dockframe_shared::Timestamp;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use super::container::{Abilities, NETWORK, Rules, create_body};
-use super::credentials::Credentials;
+use super::container::{Abilities, Rules, create_body};
+use super::copy;
 use super::image::Images;
 use super::logs::chunks;
-use super::paths::{HostPaths, own_container};
+use super::network::is_network_fault;
+use super::paths::Sharing;
 use crate::clock;
-use crate::config::{PullPolicy, Sandbox};
+use crate::disk::Disk;
 use crate::executor::{
     BuildLines, ContainerSpec, EngineError, Executor, Exit, Image, ImageError, Labelled, Resumed, Running,
-    StartError,
+    StartError, Tidied,
 };
-use crate::files::fetch::Http;
 use crate::plan::ImageSource;
 
-/// The client library's own limit covers attach and wait too, which last as long as jobs do.
-const LIBRARY_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// For calls that an Engine answers at once, even when it is busy.
-const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for an Engine that has gone away under a running container.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(120);
-/// Looks at the networks of one name until there is one: made, made by others too, the others' removed.
-const NETWORK_ROUNDS: usize = 5;
-const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Label of everything that workers make, known to other programs.
 pub(super) const LABEL: &str = "container.mtfm.io";
-
-/// What the owner says about the Engine and what runs on it.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    /// `DOCKER_HOST`; the usual socket when missing.
-    pub(crate) host: Option<String>,
-    /// How long to wait for the Engine at the start.
-    pub(crate) patience: Duration,
-    /// For build contexts.
-    pub(crate) http: Http,
-    /// Where they are unpacked.
-    pub(crate) scratch: PathBuf,
-    pub(crate) data_directory: PathBuf,
-    pub(crate) host_data_directory: Option<PathBuf>,
-    pub(crate) pull_policy: PullPolicy,
-    pub(crate) sandbox: Sandbox,
-    pub(crate) user: Option<String>,
-    pub(crate) inputs_readonly: bool,
-    pub(crate) enforce_cpus: bool,
-    pub(crate) cache_volumes: Vec<String>,
-    pub(crate) credentials_directory: Option<PathBuf>,
-    pub(crate) credentials: Option<String>,
-}
-
-/// Why there is no Engine to work with.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error(
-        "no Docker Engine answers at {address} ({why}): install and start Docker, or mount its socket into the \
-         worker's container with -v /var/run/docker.sock:/var/run/docker.sock"
-    )]
-    NoEngine { address: String, why: String },
-    #[error("the Docker Engine's address `{address}` cannot be used: {why}")]
-    Address { address: String, why: String },
-    #[error("the Docker Engine at {address} is too old: it speaks API {version}, 1.41 is needed")]
-    TooOld { address: String, version: String },
-    #[error(
-        "the data directory {directory} of this container is on no volume that the host knows: start the worker with \
-         -v {directory}:{directory}, or say what the host calls it with --host-data-directory"
-    )]
-    HiddenDirectory { directory: String },
-    #[error("the Docker Engine refused {what}: {why}")]
-    Prepare { what: &'static str, why: String },
-}
 
 /// An Engine that answers, with what it needs to run jobs.
 #[derive(Debug)]
 pub(crate) struct Docker {
-    engine: Engine,
-    abilities: Abilities,
-    rules: Rules,
-    paths: HostPaths,
-    images: Images,
-    raises_open_files: AtomicBool,
+    pub(super) engine: Engine,
+    pub(super) abilities: Abilities,
+    pub(super) rules: Rules,
+    pub(super) sharing: Sharing,
+    /// Where the Engine keeps its things.
+    pub(super) disk: Disk,
+    pub(super) images: Images,
+    pub(super) raises_open_files: AtomicBool,
 }
 
 impl Docker {
-    pub(crate) async fn connect(settings: Settings) -> Result<Self, ConnectError> {
-        let address = settings.host.clone().unwrap_or_else(|| format!("unix://{DEFAULT_SOCKET}"));
-        let mut engine = Engine::connect_with_host(&address).map_err(|error| match error {
-            Error::SocketNotFoundError(_) => {
-                ConnectError::NoEngine { address: address.clone(), why: "there is no such socket".to_owned() }
-            }
-            other => ConnectError::Address { address: address.clone(), why: other.to_string() },
-        });
-        // A socket that does not exist yet may appear: the machine may be starting.
-        let until = tokio::time::Instant::now() + settings.patience;
-        let mut pause = Duration::from_millis(250);
-        let mut is_said = false;
-        let engine = loop {
-            let failure = match engine {
-                Ok(found) => match timeout(CALL_TIMEOUT, found.negotiate_version()).await {
-                    Ok(Ok(found)) => break found,
-                    Ok(Err(error)) => {
-                        ConnectError::NoEngine { address: address.clone(), why: reason(&error) }
-                    }
-                    Err(_) => {
-                        ConnectError::NoEngine { address: address.clone(), why: "no answer".to_owned() }
-                    }
-                },
-                Err(failure @ ConnectError::Address { .. }) => return Err(failure),
-                Err(failure) => failure,
-            };
-            if tokio::time::Instant::now() + pause >= until {
-                return Err(failure);
-            }
-            if !is_said {
-                info!("waiting for the Docker Engine: {failure}");
-                is_said = true;
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
-            engine = Engine::connect_with_host(&address)
-                .map_err(|error| ConnectError::NoEngine { address: address.clone(), why: reason(&error) });
-        };
-        let engine = engine.with_timeout(LIBRARY_TIMEOUT);
-        let version = engine.client_version();
-        if (version.major_version, version.minor_version) < (1, 41) {
-            let version = format!("{}.{}", version.major_version, version.minor_version);
-            return Err(ConnectError::TooOld { address, version });
-        }
-        let abilities = abilities(&engine).await?;
-        warn_missing(&abilities);
-        let paths = match &settings.host_data_directory {
-            Some(there) => HostPaths::given(&settings.data_directory, there),
-            None => find_paths(&engine, &settings.data_directory).await?,
-        };
-        let docker = Self {
-            images: Images::new(
-                engine.clone(),
-                settings.http,
-                settings.scratch,
-                settings.pull_policy,
-                Credentials { directory: settings.credentials_directory, text: settings.credentials },
-            ),
-            engine,
-            abilities,
-            rules: Rules {
-                sandbox: settings.sandbox,
-                user: settings.user,
-                inputs_readonly: settings.inputs_readonly,
-                enforce_cpus: settings.enforce_cpus,
-            },
-            paths,
-            raises_open_files: AtomicBool::new(true),
-        };
-        docker.ensure_network().await.map_err(prepare("to make the jobs' network"))?;
-        for volume in &settings.cache_volumes {
-            docker.ensure_volume(volume).await.map_err(prepare("to make the jobs' cache"))?;
-        }
-        Ok(docker)
-    }
-
     /// Memory of the Engine's host.
     pub(crate) fn memory_bytes(&self) -> Option<u64> {
         self.abilities.memory_bytes
     }
 
-    /// Exactly one network of the known name. The Engine takes several of one name, so two workers that start
-    /// together may make two: the oldest stays.
-    async fn ensure_network(&self) -> Result<(), Error> {
-        let mut last = Ok(());
-        for _ in 0..NETWORK_ROUNDS {
-            let filters = HashMap::from([("name", vec![NETWORK])]);
-            let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
-            let mut found = self.engine.list_networks(Some(options)).await?;
-            // The filter matches parts of names too.
-            found.retain(|network| network.name.as_deref() == Some(NETWORK));
-            found.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
-            match found.as_slice() {
-                [] => last = self.create_network().await,
-                [_] => return Ok(()),
-                [_, newer @ ..] => {
-                    for id in newer.iter().filter_map(|network| network.id.as_deref()) {
-                        last = self.engine.remove_network(id).await;
-                    }
-                }
-            }
-        }
-        last
+    /// What the host calls a path below the data directory, if it sees it.
+    pub(crate) fn host_path(&self, path: &Path) -> Option<PathBuf> {
+        self.sharing.to_host(path)
     }
 
-    async fn create_network(&self) -> Result<(), Error> {
-        let option =
-            |name: &str, value: &str| (format!("com.docker.network.bridge.{name}"), value.to_owned());
-        let request = NetworkCreateRequest {
-            name: NETWORK.to_owned(),
-            driver: Some("bridge".to_owned()),
-            enable_ipv6: Some(false),
-            options: Some(HashMap::from([
-                option("enable_ip_masquerade", "true"),
-                option("enable_icc", "false"),
-            ])),
-            labels: Some(HashMap::from([(LABEL.to_owned(), "true".to_owned())])),
-            ..NetworkCreateRequest::default()
-        };
-        match self.engine.create_network(request).await {
-            // Another worker of this host was quicker.
-            Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
-            other => other.map(drop),
-        }
-    }
-
-    /// What the host calls a path below the data directory.
-    pub(crate) fn host_path(&self, path: &Path) -> PathBuf {
-        self.paths.to_host(path)
-    }
-
-    async fn ensure_volume(&self, name: &str) -> Result<(), Error> {
+    pub(super) async fn ensure_volume(&self, name: &str) -> Result<(), Error> {
         let request = VolumeCreateRequest {
             name: Some(name.to_owned()),
             labels: Some(HashMap::from([(LABEL.to_owned(), "true".to_owned())])),
@@ -294,7 +126,12 @@ impl Executor for Docker {
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
         let raises_open_files = self.raises_open_files.load(Ordering::Relaxed);
         let abilities = Abilities { raises_open_files, ..self.abilities };
-        let body = create_body(spec, &self.rules, &abilities, &self.paths);
+        if abilities.has_selinux && spec.mounted.iter().any(|(_, target)| target.contains(':')) {
+            let message =
+                "a config file's path cannot have a `:` on this host, whose binds need a label".to_owned();
+            return Err(EngineError::Refused { status: 400, message });
+        }
+        let body = create_body(spec, &self.rules, &abilities, &self.sharing);
         let mut options = CreateContainerOptionsBuilder::default().name(&spec.name);
         if let Some(platform) = &spec.image.platform {
             // The local image is of this platform; naming it keeps the Engine from looking for another.
@@ -316,6 +153,13 @@ impl Executor for Docker {
                 Err(EngineError::Refused { status, message: format!("{message} ({hint})") })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    async fn fill(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
+        match self.sharing {
+            Sharing::Paths(_) => Ok(()),
+            Sharing::Copies => copy::fill(&self.engine, spec).await,
         }
     }
 
@@ -393,6 +237,19 @@ impl Executor for Docker {
         }
     }
 
+    async fn bring_outputs(&self, name: &str, into: &Path) -> Result<(), String> {
+        match self.sharing {
+            Sharing::Paths(_) => Ok(()),
+            Sharing::Copies => copy::bring_outputs(&self.engine, name, into).await,
+        }
+    }
+
+    async fn own_bytes(&self, name: &str) -> Option<u64> {
+        let options = InspectContainerOptionsBuilder::default().size(true).build();
+        let inspected = call(self.engine.inspect_container(name, Some(options))).await.ok()?;
+        u64::try_from(inspected.size_rw?).ok()
+    }
+
     async fn is_well(&self) -> bool {
         matches!(timeout(PING_TIMEOUT, self.engine.ping()).await, Ok(Ok(_)))
     }
@@ -406,6 +263,16 @@ impl Executor for Docker {
         }
     }
 
+    async fn forget(&self, source: &ImageSource) {
+        if let ImageSource::Build(block) = source {
+            self.images.forget(block).await;
+        }
+    }
+
+    async fn tidy(&self) -> Tidied {
+        self.images.tidy(&self.disk).await
+    }
+
     async fn list(&self) -> Result<Vec<Labelled>, EngineError> {
         let filters = HashMap::from([("label", vec![LABEL])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
@@ -417,18 +284,12 @@ impl Executor for Docker {
             Some(Labelled {
                 name,
                 worker: label("worker")?.clone(),
-                lock: label("host-lock").and_then(|path| self.paths.to_here(Path::new(path))),
+                lock: label("host-lock").and_then(|path| self.sharing.to_here(Path::new(path))),
                 deadline: label("deadline").and_then(|text| text.parse().ok()).map(Timestamp::from_millis),
             })
         });
         Ok(labelled.collect())
     }
-}
-
-/// The jobs' network is gone, or there are two of them.
-fn is_network_fault(error: &EngineError) -> bool {
-    matches!(error, EngineError::Refused { message, .. } if message.contains(NETWORK)
-        || message.starts_with("network") && message.contains("not found"))
 }
 
 /// Waits through restarts of the Engine, which break the call while the container may live on.
@@ -467,58 +328,6 @@ async fn wait_for_exit(engine: Engine, name: String) -> Result<Exit, EngineError
     }
 }
 
-async fn abilities(engine: &Engine) -> Result<Abilities, ConnectError> {
-    let info = engine.info().await.map_err(prepare("to describe itself"))?;
-    let selinux = |option: &String| option.contains("name=selinux");
-    Ok(Abilities {
-        memory_bytes: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0),
-        cpus: info.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).filter(|cpus| *cpus > 0),
-        limits_memory: info.memory_limit.unwrap_or(true),
-        limits_swap: info.swap_limit.unwrap_or(true),
-        limits_pids: info.pids_limit.unwrap_or(true),
-        limits_cpus: info.cpu_cfs_quota.unwrap_or(true),
-        raises_open_files: true,
-        has_selinux: info.security_options.unwrap_or_default().iter().any(selinux),
-    })
-}
-
-fn warn_missing(abilities: &Abilities) {
-    let missing: Vec<&str> = [
-        (abilities.limits_memory, "memory"),
-        (abilities.limits_swap, "swap"),
-        (abilities.limits_pids, "processes"),
-        (abilities.limits_cpus, "cpu time"),
-    ]
-    .into_iter()
-    .filter_map(|(able, name)| (!able).then_some(name))
-    .collect();
-    if !missing.is_empty() {
-        warn!("the Docker Engine's host cannot limit {}: jobs run without these limits", missing.join(", "));
-    }
-}
-
-/// What the host calls the data directory, when this process runs in a container of the same Engine.
-async fn find_paths(engine: &Engine, directory: &Path) -> Result<HostPaths, ConnectError> {
-    let mountinfo = tokio::fs::read_to_string("/proc/self/mountinfo").await.unwrap_or_default();
-    let in_container = Path::new("/.dockerenv").exists();
-    let id = own_container(&mountinfo).or_else(|| {
-        let hostname = std::fs::read_to_string("/etc/hostname").ok()?;
-        let hostname = hostname.trim();
-        let is_id = hostname.len() == 12 && hostname.bytes().all(|byte| byte.is_ascii_hexdigit());
-        (in_container && is_id).then(|| hostname.to_owned())
-    });
-    let Some(id) = id else { return Ok(HostPaths::same(directory)) };
-    let inspected = match engine.inspect_container(&id, None::<InspectContainerOptions>).await {
-        Ok(inspected) => inspected,
-        // A container of another Engine: what is seen here means nothing there, but a shared path may work.
-        Err(_) => return Ok(HostPaths::same(directory)),
-    };
-    let paths = HostPaths::by_mounts(directory, &inspected.mounts.unwrap_or_default())
-        .ok_or_else(|| ConnectError::HiddenDirectory { directory: directory.display().to_string() })?;
-    debug!("running in a container; the host's paths are known");
-    Ok(paths)
-}
-
 fn signal_number(name: &str) -> Option<u32> {
     let bare = name.strip_prefix("SIG").unwrap_or(name);
     let known =
@@ -527,12 +336,8 @@ fn signal_number(name: &str) -> Option<u32> {
     number.or_else(|| bare.parse().ok()).filter(|number| (1..=64).contains(number))
 }
 
-fn prepare(what: &'static str) -> impl Fn(Error) -> ConnectError {
-    move |error| ConnectError::Prepare { what, why: reason(&error) }
-}
-
 /// A call that an Engine answers at once.
-async fn call<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, EngineError> {
+pub(super) async fn call<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, EngineError> {
     match timeout(CALL_TIMEOUT, answer).await {
         Ok(answer) => answer.map_err(|error| engine_error(&error)),
         Err(_) => Err(EngineError::Unreachable(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),

@@ -10,7 +10,7 @@ use bollard::models::{
     MountType, ResourcesUlimits,
 };
 
-use super::paths::HostPaths;
+use super::paths::Sharing;
 use crate::config::{Network, Sandbox};
 use crate::executor::ContainerSpec;
 
@@ -43,6 +43,8 @@ const MIN_NANO_CPUS: i64 = 10_000_000;
 /// How the owner of the machine wants jobs to run.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
+    /// Such as `runsc`; the Engine's own when missing.
+    pub(super) runtime: Option<String>,
     pub(super) sandbox: Sandbox,
     pub(super) user: Option<String>,
     pub(super) inputs_readonly: bool,
@@ -68,7 +70,7 @@ pub(super) fn create_body(
     spec: &ContainerSpec,
     rules: &Rules,
     abilities: &Abilities,
-    paths: &HostPaths,
+    sharing: &Sharing,
 ) -> ContainerCreateBody {
     let mut host = HostConfig {
         network_mode: Some(
@@ -89,9 +91,10 @@ pub(super) fn create_body(
                 ..DeviceRequest::default()
             }]
         }),
+        runtime: rules.runtime.clone(),
         ..HostConfig::default()
     };
-    mount(&mut host, spec, rules, abilities, paths);
+    mount(&mut host, spec, rules, abilities, sharing);
     confine(&mut host, rules.sandbox, abilities);
     limit(&mut host, spec, rules, abilities);
 
@@ -119,29 +122,38 @@ fn mount(
     spec: &ContainerSpec,
     rules: &Rules,
     abilities: &Abilities,
-    paths: &HostPaths,
+    sharing: &Sharing,
 ) {
-    let mut binds = vec![
-        (paths.to_host(&spec.inputs), "/inputs", rules.inputs_readonly),
-        (paths.to_host(&spec.outputs), "/outputs", false),
-    ];
-    binds.extend(spec.mounted.iter().map(|(file, target)| (paths.to_host(file), target.as_str(), false)));
+    let files = [(&spec.inputs, "/inputs", rules.inputs_readonly), (&spec.outputs, "/outputs", false)];
+    let mounted = spec.mounted.iter().map(|(file, target)| (file, target.as_str(), false));
+    let binds: Option<Vec<_>> = files
+        .into_iter()
+        .chain(mounted)
+        .map(|(path, target, readonly)| Some((sharing.to_host(path)?, target, readonly)))
+        .collect();
+    let volume = |name: Option<&String>, target: &str| Mount {
+        typ: Some(MountType::VOLUME),
+        source: name.cloned(),
+        target: Some(target.to_owned()),
+        ..Mount::default()
+    };
+    let cache = spec.cache_volume.iter().map(|name| volume(Some(name), "/job-cache"));
+    let Some(binds) = binds else {
+        // Volumes without a name are the container's own and go with it. They are filled before the start.
+        host.mounts =
+            Some([volume(None, "/inputs"), volume(None, "/outputs")].into_iter().chain(cache).collect());
+        return;
+    };
     if abilities.has_selinux {
         // `Mounts` cannot carry the label. The shared volume gets none, so that running jobs keep theirs.
         let labelled = binds.into_iter().map(|(source, target, readonly)| {
             format!("{}:{target}:{}", source.display(), if readonly { "ro,Z" } else { "Z" })
         });
-        let cache = spec.cache_volume.iter().map(|volume| format!("{volume}:/job-cache"));
+        let cache = spec.cache_volume.iter().map(|name| format!("{name}:/job-cache"));
         host.binds = Some(labelled.chain(cache).collect());
         return;
     }
     // A missing source of a `Mount` is an error, where that of a `Bind` silently becomes an empty directory.
-    let cache = spec.cache_volume.iter().map(|volume| Mount {
-        typ: Some(MountType::VOLUME),
-        source: Some(volume.clone()),
-        target: Some("/job-cache".to_owned()),
-        ..Mount::default()
-    });
     let binds = binds.into_iter().map(|(source, target, readonly)| Mount {
         typ: Some(MountType::BIND),
         source: Some(source.display().to_string()),
@@ -216,6 +228,7 @@ fn signed(bytes: u64) -> i64 {
 mod tests {
     use std::path::{Path, PathBuf};
 
+    use super::super::paths::HostPaths;
     use super::*;
     use crate::executor::Image;
 
@@ -252,12 +265,18 @@ mod tests {
     }
 
     fn rules(sandbox: Sandbox) -> Rules {
-        Rules { sandbox, user: Some("0:0".into()), inputs_readonly: false, enforce_cpus: false }
+        Rules {
+            runtime: None,
+            sandbox,
+            user: Some("0:0".into()),
+            inputs_readonly: false,
+            enforce_cpus: false,
+        }
     }
 
     fn body(spec: &ContainerSpec, rules: &Rules, abilities: &Abilities) -> serde_json::Value {
-        let paths = HostPaths::given(Path::new("/data"), Path::new("/host/data"));
-        let mut value = serde_json::to_value(create_body(spec, rules, abilities, &paths)).unwrap();
+        let sharing = Sharing::Paths(HostPaths::given(Path::new("/data"), Path::new("/host/data")));
+        let mut value = serde_json::to_value(create_body(spec, rules, abilities, &sharing)).unwrap();
         value.sort_all_objects();
         value
     }
@@ -328,6 +347,19 @@ mod tests {
         assert!(host.get("Mounts").is_none());
         assert_eq!(host["Binds"][0], "/host/data/j/1/inputs:/inputs:Z");
         assert_eq!(host["Binds"][3], "cache:/job-cache");
+    }
+
+    #[test]
+    fn files_that_the_host_does_not_see_get_volumes_of_the_containers_own() {
+        let body = create_body(&spec(), &rules(Sandbox::Compat), &ABLE, &Sharing::Copies);
+        let mounts = body.host_config.unwrap().mounts.unwrap();
+        let seen: Vec<_> =
+            mounts.iter().map(|mount| (mount.source.as_deref(), mount.target.as_deref())).collect();
+        assert_eq!(
+            seen,
+            [(None, Some("/inputs")), (None, Some("/outputs")), (Some("cache"), Some("/job-cache"))]
+        );
+        assert!(mounts.iter().all(|mount| mount.typ == Some(MountType::VOLUME)));
     }
 
     #[test]

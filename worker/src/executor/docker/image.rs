@@ -1,26 +1,28 @@
 //! Making an image available: which policy, one pull for many jobs, progress in words (`worker` 10.2).
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bollard::Docker as Engine;
 use bollard::errors::Error;
-use bollard::models::{CreateImageInfo, ImageInspect};
+use bollard::models::ImageInspect;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use dockframe_shared::job::LogLine;
 use dockframe_shared::protocol::LogStep;
 use futures_util::StreamExt as _;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
+use super::build::Builder;
 use super::client::{engine_error, reason};
 use super::credentials::Credentials;
+use super::ledger::Ledger;
+use super::progress::{Progress, PullFailure};
 use crate::clock;
 use crate::config::PullPolicy;
 use crate::executor::{BuildLines, EngineError, Image, ImageError};
-use crate::files::fetch::Http;
 use crate::plan::ImageSource;
 
 /// Pulls at a time: more would only share the same line.
@@ -31,43 +33,45 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 const COMPARE_LIMIT: Duration = Duration::from_secs(10);
 /// A pull that says nothing for so long hangs.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// Images by digest that are remembered.
+const MAX_KNOWN: usize = 1000;
 /// Pauses before another try.
 const RETRIES: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(8), Duration::from_secs(30)];
-/// At most one line of progress in this time.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// The images of one Engine.
 #[derive(Debug)]
 pub(super) struct Images {
     pub(super) engine: Engine,
-    pub(super) http: Http,
-    /// Where sources are unpacked.
-    pub(super) scratch: PathBuf,
+    pub(super) builder: Builder,
+    pub(super) ledger: Ledger,
     policy: PullPolicy,
-    credentials: Credentials,
+    pub(super) credentials: Credentials,
     pulls: Semaphore,
     /// One lock a reference: the second job of an image waits for the first one's pull.
     locks: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
     checked: Mutex<HashMap<String, Instant>>,
+    /// What was found under a digest, which never means anything else: by reference and platform.
+    known: Mutex<HashMap<(String, Option<String>), Image>>,
 }
 
 impl Images {
     pub(super) fn new(
         engine: Engine,
-        http: Http,
-        scratch: PathBuf,
+        builder: Builder,
         policy: PullPolicy,
         credentials: Credentials,
+        ledger: Ledger,
     ) -> Self {
         Self {
             engine,
-            http,
-            scratch,
+            builder,
+            ledger,
             policy,
             credentials,
             pulls: Semaphore::new(PULLS_AT_ONCE),
             locks: Mutex::default(),
             checked: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -80,11 +84,49 @@ impl Images {
         match source {
             ImageSource::Reference(reference) => {
                 let reference = with_tag(reference);
-                let lock = self.lock(&reference);
-                let _held = lock.lock().await;
-                self.ensure(&reference, platform, lines).await
+                self.ledger.used(&reference, clock::now().as_millis());
+                if let Some(known) = self.known(&reference, platform) {
+                    return Ok(known);
+                }
+                let image = self.ensure_once(&reference, platform, lines).await?;
+                if reference.contains('@')
+                    && let Ok(mut all) = self.known.lock()
+                {
+                    if all.len() > MAX_KNOWN {
+                        all.clear();
+                    }
+                    all.insert((reference, platform.map(str::to_owned)), image.clone());
+                }
+                Ok(image)
             }
             ImageSource::Build(block) => self.build(block, lines).await,
+        }
+    }
+
+    /// One pull for all jobs that wait for the image.
+    pub(super) async fn ensure_once(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+        lines: &BuildLines,
+    ) -> Result<Image, ImageError> {
+        let lock = self.lock(reference);
+        let _held = lock.lock().await;
+        self.ensure(reference, platform, lines).await
+    }
+
+    fn known(&self, reference: &str, platform: Option<&str>) -> Option<Image> {
+        if self.policy == PullPolicy::Always {
+            return None;
+        }
+        let key = (reference.to_owned(), platform.map(str::to_owned));
+        self.known.lock().ok()?.get(&key).cloned()
+    }
+
+    /// Nothing is taken as known any more: the Engine has lost an image.
+    pub(super) fn doubt(&self) {
+        if let Ok(mut known) = self.known.lock() {
+            known.clear();
         }
     }
 
@@ -114,7 +156,7 @@ impl Images {
         };
         if pull {
             match self.pull(reference, platform, lines).await {
-                Ok(()) => {}
+                Ok(()) => self.note_brought(reference),
                 // An old copy is better than none when the registry is away; a refusal is the truth.
                 Err(failure) if local.is_some() && failure.is_transient => {
                     say(lines, format!("{}; the local copy is used", failure.text)).await;
@@ -127,6 +169,13 @@ impl Images {
         let image =
             found.ok_or_else(|| ImageError::Pull(format!("the image {reference} was pulled and is gone")))?;
         Ok(describe(reference, &image))
+    }
+
+    /// It may be removed again to make room.
+    pub(super) fn note_brought(&self, reference: &str) {
+        if let Err(error) = self.ledger.brought(reference, clock::now().as_millis()) {
+            warn!("it cannot be written down which images were brought here: {error}");
+        }
     }
 
     pub(super) async fn local(
@@ -267,115 +316,8 @@ impl Images {
     }
 }
 
-struct PullFailure {
-    text: String,
-    is_transient: bool,
-    /// The registry's name does not resolve: seldom a matter of seconds.
-    is_name_fault: bool,
-}
-
-impl PullFailure {
-    fn of(reference: &str, status: Option<u16>, message: &str) -> Self {
-        let lower = message.to_lowercase();
-        let says = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
-        let is_name_fault = says(&["no such host", "name resolution", "server misbehaving"]);
-        // "Access denied" first: registries say it of what does not exist, too, and in the same breath.
-        let refusal = if says(&["denied", "unauthorized"]) {
-            Some(
-                " (no such image, or a private one: check its name, or log in with 'docker login' on the worker)",
-            )
-        } else if says(&["no matching manifest"]) {
-            Some(" (the image is not made for this worker's kind of processor)")
-        } else if says(&["manifest unknown", "repository does not exist", "not found"]) {
-            Some(" (check the image's name and tag)")
-        } else if says(&["invalid reference"])
-            || status.is_some_and(|status| matches!(status, 400..=407 | 409..=428))
-        {
-            Some("")
-        } else {
-            None
-        };
-        let no_network = " (no network? images that are on this machine need none)";
-        let hint = refusal.unwrap_or(if is_name_fault { no_network } else { "" });
-        Self {
-            text: format!("pulling {reference}: {message}{hint}"),
-            is_transient: refusal.is_none(),
-            is_name_fault,
-        }
-    }
-}
-
-/// Sums up what an Engine tells of a pull, layer by layer.
-struct Progress<'a> {
-    reference: &'a str,
-    layers: HashMap<String, Layer>,
-    last_line: Option<Instant>,
-    started: Instant,
-    last_status: Option<String>,
-}
-
-#[derive(Default)]
-struct Layer {
-    current: i64,
-    total: i64,
-    is_done: bool,
-}
-
-impl<'a> Progress<'a> {
-    fn new(reference: &'a str) -> Self {
-        Self {
-            reference,
-            layers: HashMap::new(),
-            last_line: None,
-            started: Instant::now(),
-            last_status: None,
-        }
-    }
-
-    /// A line, if one is due.
-    fn note(&mut self, event: &CreateImageInfo, now: Instant) -> Option<String> {
-        let status = event.status.as_deref().unwrap_or_default();
-        if status.starts_with("Status: ") {
-            self.last_status = Some(status.to_owned());
-            return None;
-        }
-        let id = event.id.as_ref()?;
-        if status.starts_with("Pulling from") {
-            return None;
-        }
-        let layer = self.layers.entry(id.clone()).or_default();
-        match status {
-            "Downloading" => {
-                if let Some(detail) = &event.progress_detail {
-                    layer.current = detail.current.unwrap_or(layer.current);
-                    layer.total = detail.total.unwrap_or(layer.total);
-                }
-            }
-            "Download complete" | "Pull complete" | "Already exists" => {
-                layer.current = layer.total;
-                layer.is_done = status != "Download complete";
-            }
-            _ => {}
-        }
-        if self.last_line.is_some_and(|last| now.duration_since(last) < PROGRESS_EVERY) {
-            return None;
-        }
-        self.last_line = Some(now);
-        let done = self.layers.values().filter(|layer| layer.is_done).count();
-        let current: i64 = self.layers.values().map(|layer| layer.current).sum();
-        let total: i64 = self.layers.values().map(|layer| layer.total).sum();
-        let mut line = format!("pulling {}: {done}/{} layers", self.reference, self.layers.len());
-        if total > 0 {
-            #[expect(clippy::cast_precision_loss, reason = "for people")]
-            let rate = current as f64 / 1e6 / now.duration_since(self.started).as_secs_f64().max(0.001);
-            line.push_str(&format!(", {} %, {rate:.0} MB/s", current * 100 / total));
-        }
-        Some(line)
-    }
-}
-
 /// Without a tag the Engine would pull all of them.
-fn with_tag(reference: &str) -> String {
+pub(super) fn with_tag(reference: &str) -> String {
     let name = reference.rsplit('/').next().unwrap_or(reference);
     if name.contains(':') || reference.contains('@') {
         reference.to_owned()
@@ -397,6 +339,11 @@ fn describe(reference: &str, image: &ImageInspect) -> Image {
         reference: reference.to_owned(),
         digest: manifest.map(|(_, digest)| digest.to_owned()).or_else(|| image.id.clone()),
         platform,
+        has_entrypoint: image
+            .config
+            .as_ref()
+            .and_then(|config| config.entrypoint.as_ref())
+            .is_some_and(|words| !words.is_empty()),
     }
 }
 
@@ -408,8 +355,6 @@ async fn say(lines: &BuildLines, text: String) {
 
 #[cfg(test)]
 mod tests {
-    use bollard::models::ProgressDetail;
-
     use super::*;
 
     #[test]
@@ -418,45 +363,5 @@ mod tests {
         assert_eq!(with_tag("localhost:5000/python"), "localhost:5000/python:latest");
         assert_eq!(with_tag("python:3.12"), "python:3.12");
         assert_eq!(with_tag("python@sha256:00"), "python@sha256:00");
-    }
-
-    #[test]
-    fn progress_is_one_line_a_second() {
-        let start = Instant::now();
-        let mut progress = Progress::new("a:1");
-        let event = |id: &str, status: &str, current, total| CreateImageInfo {
-            id: Some(id.to_owned()),
-            status: Some(status.to_owned()),
-            progress_detail: Some(ProgressDetail { current: Some(current), total: Some(total) }),
-            ..CreateImageInfo::default()
-        };
-        let first = progress.note(&event("l1", "Downloading", 50, 100), start).unwrap();
-        assert!(first.starts_with("pulling a:1: 0/1 layers, 50 %"), "{first}");
-        for _ in 0..100 {
-            let soon = start + Duration::from_millis(900);
-            assert_eq!(progress.note(&event("l1", "Downloading", 60, 100), soon), None);
-        }
-        let later = start + Duration::from_secs(1);
-        let line = progress.note(&event("l1", "Pull complete", 0, 0), later).unwrap();
-        assert!(line.starts_with("pulling a:1: 1/1 layers, 100 %"), "{line}");
-        let last =
-            CreateImageInfo { status: Some("Status: Downloaded".into()), ..CreateImageInfo::default() };
-        assert_eq!(progress.note(&last, later), None);
-        assert_eq!(progress.last_status.as_deref(), Some("Status: Downloaded"));
-    }
-
-    #[test]
-    fn refusals_are_told_from_faults_that_pass() {
-        let missing = "pull access denied for nope, repository does not exist or may require 'docker login'";
-        assert!(PullFailure::of("nope", Some(404), missing).text.ends_with("'docker login' on the worker)"));
-        assert!(!PullFailure::of("nope", Some(404), missing).is_transient);
-        assert!(
-            !PullFailure::of("a:9", Some(404), "manifest for a:9 not found: manifest unknown").is_transient
-        );
-        assert!(PullFailure::of("a", Some(500), "net/http: TLS handshake timeout").is_transient);
-        assert!(PullFailure::of("a", Some(429), "toomanyrequests").is_transient);
-        let offline =
-            PullFailure::of("a", Some(500), "dial tcp: lookup registry on 127.0.0.1:53: no such host");
-        assert!(offline.is_transient && offline.is_name_fault);
     }
 }

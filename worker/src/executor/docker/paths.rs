@@ -1,11 +1,39 @@
-//! What the host calls our directories (`worker` 4.2).
+//! How a job's files come into its container (`worker` 4.2).
 //!
 //! Bind sources are resolved by the Engine, on its host. A worker in a container must not name its own paths there:
-//! the Engine would look for them on the host, and a job would find nothing in `/inputs`.
+//! the Engine would look for them on the host, and a job would find nothing in `/inputs`. So the paths are
+//! translated; and where the Engine's host does not see the worker's files at all, they are copied.
 
 use std::path::{Path, PathBuf};
 
 use bollard::models::MountPoint;
+
+/// What the Engine's host and this process have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// A directory.
+    Paths(HostPaths),
+    /// No files: they go through the Engine.
+    Copies,
+}
+
+impl Sharing {
+    /// What the host calls a path of ours, if it can see it.
+    pub(super) fn to_host(&self, path: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Paths(paths) => Some(paths.to_host(path)),
+            Self::Copies => None,
+        }
+    }
+
+    /// What this process calls a path of the host, if it can see it.
+    pub(super) fn to_here(&self, path: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Paths(paths) => paths.to_here(path),
+            Self::Copies => None,
+        }
+    }
+}
 
 /// Translates paths below one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
