@@ -12,11 +12,63 @@ use dockframe_shared::{InstanceId, JobId, LeaseId, Namespace, Timestamp, WorkerI
 use super::record::{Needs, Outcome, Phase, Record, Slot, WorkerRecord};
 use super::view::{Entry, Key, Need, Seen, Versioned, View};
 
-/// Order of work: priority, then time of queueing, then id (`jobs-and-states` 8.2).
+/// A job's place among those of its lane: priority, then time of queueing, then id (`jobs-and-states` 8.2).
 pub(crate) type Turn = (Reverse<i8>, Timestamp, JobId);
 
 /// How long the revision of something that left is remembered: longer than any commit is under way.
 const DEPARTED_MS: i64 = 60_000;
+
+/// Waiting jobs, in the order in which their namespaces have their turns.
+///
+/// A namespace of its own holds one live job, so among these the order of queueing is fair. The default namespace is
+/// shared and holds any number: it counts as one among the others, and its next job has the place in line that it
+/// would have, had it been queued when the last one of them was granted. So a thousand jobs without a namespace keep
+/// nobody waiting for more than one of them, and are not kept waiting by newer jobs either.
+#[derive(Debug, Default)]
+struct Lanes {
+    named: BTreeSet<Turn>,
+    /// Held by nobody but the default namespace.
+    shared: BTreeSet<Turn>,
+    /// When one of these was granted last.
+    last_shared: Timestamp,
+}
+
+fn is_of_the_default_namespace_alone(record: &Record) -> bool {
+    record.holders.keys().all(Namespace::is_default)
+}
+
+impl Lanes {
+    fn lane(&mut self, record: &Record) -> &mut BTreeSet<Turn> {
+        if is_of_the_default_namespace_alone(record) { &mut self.shared } else { &mut self.named }
+    }
+
+    fn len(&self) -> usize {
+        self.named.len() + self.shared.len()
+    }
+
+    fn in_turn(&self) -> impl Iterator<Item = &JobId> {
+        let (mut named, mut shared) = (self.named.iter().peekable(), self.shared.iter().peekable());
+        let mut had_its_turn = false;
+        std::iter::from_fn(move || {
+            let takes_shared = match (named.peek(), shared.peek()) {
+                (Some((n_priority, n_since, n_job)), Some((s_priority, s_since, s_job))) => {
+                    let since = self.last_shared.max(*s_since);
+                    let turns = (s_priority, had_its_turn, since, s_job);
+                    turns < (n_priority, false, *n_since, n_job)
+                }
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+            if takes_shared {
+                had_its_turn = true;
+                shared.next()
+            } else {
+                named.next()
+            }
+            .map(|(_, _, job)| job)
+        })
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
@@ -25,7 +77,7 @@ pub(crate) struct Cache {
     workers: HashMap<WorkerId, Versioned<WorkerRecord>>,
     leases: HashMap<LeaseId, JobId>,
     by_worker: HashMap<WorkerId, HashSet<JobId>>,
-    waiting: BTreeSet<Turn>,
+    waiting: Lanes,
     departed: HashMap<Key, (u64, Timestamp)>,
     running: usize,
 }
@@ -104,7 +156,7 @@ impl Cache {
     fn put_record(&mut self, job: &JobId, revision: u64, record: Option<Box<Record>>) {
         if let Some(old) = self.records.remove(job) {
             let old = old.value;
-            self.waiting.remove(&turn(job, &old));
+            self.waiting.lane(&old).remove(&turn(job, &old));
             self.running -= usize::from(matches!(old.phase, Phase::Held(_)));
             if let Some(lease) = old.lease() {
                 self.leases.remove(&lease.id);
@@ -121,7 +173,10 @@ impl Cache {
         }
         let Some(record) = record else { return };
         if matches!(record.phase, Phase::Waiting { .. }) {
-            self.waiting.insert(turn(job, &record));
+            self.waiting.lane(&record).insert(turn(job, &record));
+        }
+        if let Some(lease) = record.lease().filter(|_| is_of_the_default_namespace_alone(&record)) {
+            self.waiting.last_shared = self.waiting.last_shared.max(lease.granted);
         }
         self.running += usize::from(matches!(record.phase, Phase::Held(_)));
         if let Some(lease) = record.lease() {
@@ -145,12 +200,12 @@ impl Cache {
 
     /// Waiting jobs in the order of work.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (&JobId, &Record)> {
-        self.waiting.iter().filter_map(|(_, _, job)| self.records.get(job).map(|known| (job, &*known.value)))
+        self.waiting.in_turn().filter_map(|job| self.records.get(job).map(|known| (job, &*known.value)))
     }
 
     /// Position in line from 1, looked for among the first `limit`.
     pub(crate) fn place(&self, job: &JobId, limit: usize) -> Option<u32> {
-        let at = self.waiting.iter().take(limit).position(|(_, _, other)| other == job)?;
+        let at = self.waiting.in_turn().take(limit).position(|other| other == job)?;
         u32::try_from(at + 1).ok()
     }
 
@@ -256,5 +311,69 @@ impl View for Sight<'_> {
         // In one order, so that a decision can be repeated.
         jobs.sort();
         jobs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::apply::testing::{Queue, id};
+
+    /// The queue as a process knows it that hears of everything.
+    fn known(queue: &Queue) -> Cache {
+        let mut cache = Cache::default();
+        for (key, known) in &queue.entries {
+            cache.put(key, known.revision, Some(known.value.clone()), true, queue.now);
+        }
+        cache
+    }
+
+    fn in_turn(cache: &Cache) -> Vec<String> {
+        cache.waiting().map(|(job, _)| job.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn many_jobs_without_a_namespace_keep_nobody_waiting_for_more_than_one_of_them() {
+        let mut queue = Queue::new();
+        for job in ["a1", "a2", "a3"] {
+            queue.submit(job, "");
+            queue.pass(1);
+        }
+        queue.submit("b", "user1");
+        queue.pass(1);
+        queue.submit("c", "user2");
+        let mut cache = known(&queue);
+        assert_eq!(in_turn(&cache), ["a1", "b", "c", "a2", "a3"]);
+        assert_eq!(cache.place(&id("a2"), 100), Some(4), "as people are told");
+
+        // Each has its turn, whoever comes later.
+        let mut order = Vec::new();
+        while let Some(job) = in_turn(&cache).first().cloned() {
+            queue.pass(1);
+            if order.len() == 2 {
+                queue.submit("d", "user3");
+                queue.pass(1);
+            }
+            // Each on a worker of its own, which forgets nothing.
+            queue.run(&job, &job);
+            for key in [Key::Record(id(&job)), Key::Record(id("d"))] {
+                if let Some(now) = queue.entries.get(&key) {
+                    cache.put(&key, now.revision, Some(now.value.clone()), true, queue.now);
+                }
+            }
+            order.push(job);
+        }
+        assert_eq!(order, ["a1", "b", "c", "a2", "d", "a3"]);
+    }
+
+    #[test]
+    fn priority_goes_before_turns() {
+        let mut queue = Queue::new();
+        queue.submit("a", "user1");
+        queue.pass(1);
+        queue.submit("b", "");
+        queue.submit_with_priority("c", "", 5);
+        queue.submit_with_priority("d", "", -5);
+        assert_eq!(in_turn(&known(&queue)), ["c", "a", "b", "d"]);
     }
 }

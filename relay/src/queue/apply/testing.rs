@@ -12,7 +12,7 @@ use crate::queue::view::{Entry, Key, Need, Seen, Versioned, View};
 
 /// Ids that count.
 #[derive(Debug, Default)]
-pub(super) struct Counting(u64);
+pub(crate) struct Counting(u64);
 
 impl Ids for Counting {
     fn nonce(&mut self) -> u64 {
@@ -27,10 +27,10 @@ impl Ids for Counting {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    pub(super) entries: BTreeMap<Key, Versioned<Entry>>,
-    pub(super) due: BTreeMap<(Timestamp, JobId), ()>,
-    pub(super) now: Timestamp,
+pub(crate) struct Queue {
+    pub(crate) entries: BTreeMap<Key, Versioned<Entry>>,
+    pub(crate) due: BTreeMap<(Timestamp, JobId), ()>,
+    pub(crate) now: Timestamp,
     ids: Counting,
 }
 
@@ -81,12 +81,12 @@ impl View for Queue {
 }
 
 impl Queue {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { now: Timestamp::from_millis(1_000_000), ..Self::default() }
     }
 
     /// Decides and commits, as a store would that is never overtaken.
-    pub(super) fn tell(&mut self, command: &Command) -> Decision {
+    pub(crate) fn tell(&mut self, command: &Command) -> Decision {
         let mut ids = std::mem::take(&mut self.ids);
         let decision = apply(self, command, self.now, &mut ids).unwrap();
         self.ids = ids;
@@ -113,11 +113,11 @@ impl Queue {
     }
 
     /// Time passes, and all that is due by then is looked at.
-    pub(super) fn pass(&mut self, millis: i64) {
+    pub(crate) fn pass(&mut self, millis: i64) {
         self.pass_with(millis, true);
     }
 
-    pub(super) fn pass_with(&mut self, millis: i64, another_free: bool) {
+    pub(crate) fn pass_with(&mut self, millis: i64, another_free: bool) {
         let until = self.now.plus_millis(millis);
         while let Some(((at, job), ())) = self.due.pop_first() {
             if at > until {
@@ -132,30 +132,36 @@ impl Queue {
         self.now = until;
     }
 
-    pub(super) fn of(&self, job: &str) -> Option<&Record> {
+    pub(crate) fn of(&self, job: &str) -> Option<&Record> {
         self.record(&id(job)).unwrap().map(|seen| seen.value)
     }
 
-    pub(super) fn submit(&mut self, job: &str, namespace: &str) -> Decision {
+    pub(crate) fn submit(&mut self, job: &str, namespace: &str) -> Decision {
         self.tell(&submit(job, namespace))
     }
 
-    pub(super) fn let_go(&mut self, job: &str, why: EndReason, namespace: &str) -> Decision {
+    pub(crate) fn submit_with_priority(&mut self, job: &str, namespace: &str, priority: i8) -> Decision {
+        let mut submission = submission(job, namespace);
+        submission.holder.priority = priority;
+        self.tell(&Command::Submit(Box::new(submission)))
+    }
+
+    pub(crate) fn let_go(&mut self, job: &str, why: EndReason, namespace: &str) -> Decision {
         let who = Who::These(NamespaceSelector::new(namespace).unwrap());
         self.tell(&Command::LetGo { job: id(job), why, who, message: None })
     }
 
-    pub(super) fn register(&mut self, name: &str, leases: &[&LeaseId]) -> Decision {
+    pub(crate) fn register(&mut self, name: &str, leases: &[&LeaseId]) -> Decision {
         let leases = leases.iter().map(|lease| (*lease).clone()).collect();
         self.tell(&Command::Register { worker: worker(name), instance: instance(name), first: true, leases })
     }
 
-    pub(super) fn session(&self, name: &str) -> u64 {
+    pub(crate) fn session(&self, name: &str) -> u64 {
         self.worker(&worker(name)).unwrap().map_or(0, |seen| seen.value.session)
     }
 
     /// The lease, if the job could be granted.
-    pub(super) fn grant(&mut self, job: &str, name: &str) -> Option<LeaseId> {
+    pub(crate) fn grant(&mut self, job: &str, name: &str) -> Option<LeaseId> {
         let session = self.session(name);
         let command =
             Command::Grant { job: id(job), worker: worker(name), instance: instance(name), session };
@@ -165,45 +171,45 @@ impl Queue {
         })
     }
 
-    pub(super) fn accept(&mut self, lease: &LeaseId, name: &str) -> Reply {
+    pub(crate) fn accept(&mut self, lease: &LeaseId, name: &str) -> Reply {
         self.tell(&Command::Accept { lease: lease.clone(), worker: worker(name) }).reply
     }
 
-    pub(super) fn finish(&mut self, lease: &LeaseId, name: &str) -> bool {
+    pub(crate) fn finish(&mut self, lease: &LeaseId, name: &str) -> bool {
         let ending = Ending::Result { reason: ResultReason::Success, time: self.now };
         let command = Command::Finish { lease: lease.clone(), worker: worker(name), ending };
         matches!(self.tell(&command).reply, Reply::Finished { recorded: true, .. })
     }
 
-    pub(super) fn run(&mut self, job: &str, name: &str) -> LeaseId {
+    pub(crate) fn run(&mut self, job: &str, name: &str) -> LeaseId {
         self.register(name, &[]);
         let lease = self.grant(job, name).unwrap();
         self.accept(&lease, name);
         lease
     }
 
-    pub(super) fn is_waiting(&self, job: &str) -> bool {
+    pub(crate) fn is_waiting(&self, job: &str) -> bool {
         self.of(job).is_some_and(|record| matches!(record.phase, Phase::Waiting { .. }))
     }
 }
 
-pub(super) fn id(job: &str) -> JobId {
+pub(crate) fn id(job: &str) -> JobId {
     JobId::new(job).unwrap()
 }
 
-pub(super) fn worker(name: &str) -> WorkerId {
+pub(crate) fn worker(name: &str) -> WorkerId {
     WorkerId::new(name).unwrap()
 }
 
-pub(super) fn instance(name: &str) -> InstanceId {
+pub(crate) fn instance(name: &str) -> InstanceId {
     InstanceId::new(format!("process of {name}")).unwrap()
 }
 
-pub(super) fn submit(job: &str, namespace: &str) -> Command {
+pub(crate) fn submit(job: &str, namespace: &str) -> Command {
     Command::Submit(Box::new(submission(job, namespace)))
 }
 
-pub(super) fn submission(job: &str, namespace: &str) -> Submit {
+pub(crate) fn submission(job: &str, namespace: &str) -> Submit {
     Submit {
         job: id(job),
         verified: true,
