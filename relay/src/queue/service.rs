@@ -5,6 +5,7 @@
 //! from what is committed, so a crash between the two loses nothing.
 
 mod callbacks;
+mod carried;
 mod changes;
 mod collect;
 mod effects;

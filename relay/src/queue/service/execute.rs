@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dockframe_shared::{LeaseId, Timestamp};
 
+use super::carried::Carried;
 use super::sharing::shared_record;
 use super::{ATTEMPTS, Error, Service};
 use crate::queue::apply;
@@ -108,16 +109,16 @@ impl Service {
         Err(Error::Overtaken)
     }
 
-    /// Commits, and does what follows from it, in a task of its own: whoever asked may go away at any moment, and what
-    /// is durable then must be known here, and told, all the same.
-    async fn make_true(
+    /// Commits, and does what follows from it, though whoever asked may go away at any moment: what is durable then must
+    /// be known here, and told, all the same.
+    fn make_true(
         self: &Arc<Self>,
         queue: &Arc<OpenQueue>,
         commit: Commit,
         decision: Decision,
-    ) -> Result<Made, Error> {
+    ) -> Carried<Result<Made, Error>> {
         let (service, queue) = (Arc::clone(self), Arc::clone(queue));
-        let made = self.tasks.spawn(async move {
+        Carried::new(&self.tasks, async move {
             let at = commit.at;
             let committed = service.store.commit(commit).await;
             if committed.is_err() {
@@ -141,15 +142,7 @@ impl Service {
                 }
                 Committed::Conflict(fresh) => Ok(Made::Overtaken(fresh)),
             }
-        });
-        match made.await {
-            Ok(made) => made,
-            Err(ended) => match ended.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The process ends.
-                Err(ended) => Err(StoreError::Unavailable(Box::new(ended)).into()),
-            },
-        }
+        })
     }
 
     /// Whether others have written what such a decision was made on: then it is learned. Where this process is the
