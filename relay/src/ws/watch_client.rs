@@ -35,6 +35,17 @@ struct WatchClient {
     changes: Changes,
 }
 
+/// A job as it is to be told; missing: unknown.
+struct News {
+    object: Option<JobObject>,
+    /// The first word of it since it was named.
+    is_first: bool,
+}
+
+fn has_ended(object: Option<&JobObject>) -> bool {
+    object.is_none_or(|object| object.state == StateName::Finished)
+}
+
 /// What this socket has been told of a job.
 #[derive(Debug, Clone, Default)]
 struct Watched {
@@ -115,20 +126,26 @@ impl Peer for WatchClient {
         let mut frames: Vec<String> = parcel.messages.into();
         frames.extend(parcel.workers);
         frames.extend(parcel.summary);
-        let mut going = BTreeMap::new();
-        let mut ended = BTreeMap::new();
+        // What a set names is told at once; of what happens later, an end goes behind its lines.
+        let (mut named, mut going, mut ended) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut lines = parcel.lines;
         for job in parcel.jobs {
             match self.news(&job).await {
-                Ok(Some(object)) => {
+                Ok(Some(News { object, is_first })) => {
                     lines.insert(job.clone());
-                    let is_end = object.as_ref().is_some_and(|object| object.state == StateName::Finished);
-                    if is_end { &mut ended } else { &mut going }.insert(job, object);
+                    match is_first {
+                        true => &mut named,
+                        false if has_ended(object.as_ref()) => &mut ended,
+                        false => &mut going,
+                    }
+                    .insert(job, object);
                 }
                 Ok(None) => {}
                 Err(error) => tracing::error!(error = chain(&error), "a job could not be told"),
             }
         }
+        let all_ended = named.values().all(|object| has_ended(object.as_ref()));
+        if all_ended { &mut ended } else { &mut going }.append(&mut named);
         // A run's first lines come after its Running, and its last ones before its end.
         if !going.is_empty() {
             frames.push(text(&RelayMessage::JobStateUpdates(WatchedJobs::new(going))));
@@ -211,7 +228,7 @@ impl WatchClient {
     }
 
     /// The job as it is now, if that is news to this socket.
-    async fn news(&self, job: &JobId) -> Result<Option<Option<JobObject>>, service::Error> {
+    async fn news(&self, job: &JobId) -> Result<Option<News>, service::Error> {
         let found = self.service.watched(&self.queue, job).await?;
         let mut all = self.watched();
         // Not watched any more.
@@ -240,14 +257,15 @@ impl WatchClient {
             watched.revision = revision;
             return Ok(None);
         }
+        let is_first = watched.told.is_none();
         watched.derived =
             if watched.revision == revision && watched.told.is_some() { watched.derived + 1 } else { 0 };
         watched.revision = revision;
         watched.told = Some(object.clone());
         let derived = watched.derived;
-        Ok(Some(
-            object.map(|object| JobObject { revision: Some(wire_revision(revision, derived)), ..object }),
-        ))
+        let object =
+            object.map(|object| JobObject { revision: Some(wire_revision(revision, derived)), ..object });
+        Ok(Some(News { object, is_first }))
     }
 
     /// Adds the lines that this socket has not seen. `false`: there are more.

@@ -45,6 +45,51 @@ async fn a_watch_brings_all_its_jobs_at_once_and_null_for_the_unknown() {
 }
 
 #[tokio::test]
+async fn jobs_in_different_states_come_in_one_message_too() {
+    let relay = TestRelay::start().await;
+    let mut worker = relay.worker("q1", "w1").await;
+    let mut client = relay.client("q1").await;
+    client.send(&queued("done", "", "r")).await;
+    let lease = worker.expect("LeaseGrant").await["leaseId"].as_str().unwrap().to_owned();
+    worker.send(&accept(&lease)).await;
+    worker.send(&logs(&lease, 0, &["a line\n"])).await;
+    worker.send(&finish(&lease, "x")).await;
+    worker.expect("LeaseFinished").await;
+    client.send(&queued("runs", "", "r")).await;
+    worker.expect("LeaseGrant").await;
+    client.send(&queued("waits", "", "r")).await;
+    for _ in 0..3 {
+        client.expect("Done").await;
+    }
+    client.send(&watch(&["done", "runs", "waits", "unknown"])).await;
+    let told = client.expect("JobStateUpdates").await["state"]["jobs"].take();
+    let states = ["done", "runs", "waits"].map(|job| told[job]["state"].as_str().unwrap());
+    assert_eq!(states, ["Finished", "Queued", "Queued"]);
+    assert_eq!((&told["unknown"], told.as_object().unwrap().len()), (&Value::Null, 4));
+    assert_eq!(client.expect("JobStatusPayload").await["logs"], json!([["a line\n", 3]]));
+    // Who asks for ended jobs alone may leave once they are told: their lines come before.
+    client.drain().await;
+    client.send(&watch(&["done"])).await;
+    assert_eq!(client.next().await["type"], "JobStatusPayload");
+    assert_eq!(client.next().await["type"], "JobStateUpdates");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused_by_its_ref() {
+    let relay = TestRelay::start().await;
+    let mut client = relay.client("q1").await;
+    let mut odd = [queued("", "", "r"), queued("a", "*", "r"), queued("a", "", "r"), watch(&[""])];
+    odd[2]["payload"]["value"]["enqueued"]["definition"] = json!("a text");
+    odd[3]["payload"]["ref"] = json!("r");
+    for message in odd {
+        client.send(&message).await;
+        let done = client.expect("Done").await;
+        assert_eq!((&done["ref"], &done["error"]["code"]), (&json!("r"), &json!("message-unreadable")));
+    }
+    assert_eq!(relay.get_json("/q/q1").await["data"], json!({}));
+}
+
+#[tokio::test]
 async fn endings_without_result_are_told_and_revisions_grow() {
     let relay = TestRelay::start().await;
     let mut client = relay.client("q1").await;
