@@ -52,9 +52,15 @@ pub(crate) async fn download(
     request: Request,
 ) -> Result<Response, ApiError> {
     let key = key(&name)?;
+    let tag = format!("\"{}\"", key.as_str());
+    let known = request.headers().get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let Some(file) = app.service.blobs.get(&key).await? else {
         return Err(ApiError::text(StatusCode::NOT_FOUND, "no such file"));
     };
+    // What a digest names never changes.
+    if key.is_digest() && known.is_some_and(|known| known.contains(&tag)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
     // Whatever was uploaded, no browser is to run it as a page of this relay.
     let served = ServeFile::new_with_mime(&file.path, &mime_guess::mime::APPLICATION_OCTET_STREAM);
     let mut response = match served.oneshot(request).await {
@@ -64,7 +70,7 @@ pub(crate) async fn download(
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if key.is_digest()
-        && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", key.as_str()))
+        && let Ok(tag) = HeaderValue::from_str(&tag)
     {
         headers.insert(header::ETAG, tag);
         headers

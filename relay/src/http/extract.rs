@@ -30,10 +30,6 @@ struct Names {
 
 impl Names {
     async fn of<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        // The router takes a malformed escape as it stands; two addresses would then name one queue.
-        if !is_well_escaped(parts.uri.path()) {
-            return Err(bad_path("a % in it is not followed by two hexadecimal digits"));
-        }
         let path = Path::<Self>::from_request_parts(parts, state).await.map_err(bad_path)?;
         Ok(path.0)
     }
@@ -45,12 +41,6 @@ impl Names {
     fn job(&self) -> Result<JobId, ApiError> {
         JobId::new(self.job.as_deref().unwrap_or_default()).map_err(bad_path)
     }
-}
-
-fn is_well_escaped(path: &str) -> bool {
-    path.split('%')
-        .skip(1)
-        .all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit()))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for ByJob {

@@ -9,7 +9,8 @@ use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use dockframe_shared::JobId;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
@@ -24,6 +25,14 @@ use crate::error::ApiError;
 use crate::queue::service::Scope;
 
 type Answer = Result<Response, ApiError>;
+
+/// As browsers read it: with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 pub(crate) async fn missing() -> ApiError {
     ApiError::text(StatusCode::BAD_REQUEST, "Missing filename")
@@ -110,7 +119,8 @@ async fn serve(app: &App, files: &Value, name: &str, what: &str, headers: &Heade
             found_at(&address(app, headers, &key))
         }
         "base64" => {
-            let bytes = STANDARD.decode(text()?.trim()).map_err(|_| ApiError::bad("Invalid base64 data"))?;
+            let text: String = text()?.split_ascii_whitespace().collect();
+            let bytes = BASE64.decode(text).map_err(|_| ApiError::bad("Invalid base64 data"))?;
             let kind = mime_guess::from_path(name).first_or_octet_stream();
             let mut response = bytes.into_response();
             let headers = response.headers_mut();

@@ -82,8 +82,10 @@ fn read_submission(body: Value) -> Result<Submission, ApiError> {
 
 #[derive(Deserialize)]
 pub(crate) struct Paging {
-    limit: Option<usize>,
-    after: Option<String>,
+    #[serde(default)]
+    limit: String,
+    #[serde(default)]
+    after: String,
 }
 
 /// Pages of the list hold at most so many jobs.
@@ -94,12 +96,18 @@ pub(crate) async fn list(
     ByQueue(queue): ByQueue,
     Query(paging): Query<Paging>,
 ) -> Answer {
+    let Paging { limit, after } = paging;
+    let limit = match limit.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| ApiError::bad("`limit` must be a whole number, from 1"))?),
+    };
+    let after = Some(after).filter(|after| !after.is_empty());
     let queue = app.service.open(&queue).await?;
-    if paging.limit.is_none() && paging.after.is_none() {
+    if limit.is_none() && after.is_none() {
         return Ok(Json(json!({ "data": app.service.list(&queue) })));
     }
-    let limit = paging.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
-    let (jobs, next) = app.service.list_page(&queue, paging.after.as_deref(), limit);
+    let limit = limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
+    let (jobs, next) = app.service.list_page(&queue, after.as_deref(), limit);
     let mut answer = json!({ "data": jobs });
     if let Some(next) = next {
         answer["next"] = json!(next);

@@ -1,16 +1,20 @@
 //! Status and metrics of a queue (`relay-protocol` 2.16).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use dockframe_shared::WorkerId;
+use dockframe_shared::protocol::Registration;
 use http::header;
 use serde_json::{Map, Value, json};
 
 use super::App;
 use super::extract::ByQueue;
 use crate::error::ApiError;
+use crate::queue::open::OpenQueue;
 use crate::queue::record::Phase;
 
 /// Ids in `queueInfo` are cut to so many characters.
@@ -33,40 +37,55 @@ pub(crate) async fn status(
         states.push(json!({ "id": short(job.as_str()), "state": object.state, "worker": worker }));
         jobs.insert(job.as_str().to_owned(), shown);
     }
-    let mut workers = Map::new();
-    for worker in queue.registrations() {
-        let id = worker.id.as_str().to_owned();
-        let mut running = Map::new();
-        let cache = queue.cache();
-        for (job, record) in cache.records() {
-            if let Phase::Held(lease) = &record.phase
-                && lease.worker == worker.id
-            {
-                // The container's stage is the worker's to know; what the relay knows is that there is no result.
-                running.insert(job.as_str().to_owned(), json!({ "jobId": job, "finished": false }));
-            }
-        }
-        let mut shown = json!(worker);
-        shown["queue"] = Value::Object(running);
-        workers.insert(id, shown);
-    }
+    let here = shown_workers(&queue, queue.registrations_here());
+    let others: Map<String, Value> = queue
+        .registrations_elsewhere()
+        .into_iter()
+        .map(|(process, workers)| {
+            let id = short(&process);
+            let workers = shown_workers(&queue, workers);
+            (id.clone(), json!({ "id": id, "workers": workers, "jobs": {} }))
+        })
+        .collect();
+    let other_workers: usize =
+        others.values().map(|other| other["workers"].as_object().map_or(0, Map::len)).sum();
+    let is_alone = app.service.store.others().is_none();
     let clients = queue.sockets().client_count();
     Ok(Json(json!({
         "queueInfo": {
             "address": key.reveal(),
             "serverId": app.service.server_id,
-            "broadcastChannel": "in-isolate",
+            "broadcastChannel": if is_alone { "in-isolate" } else { "redis" },
             "jobCount": jobs.len(),
-            "localWorkerCount": workers.len(),
-            "otherWorkerCount": 0,
+            "localWorkerCount": here.len(),
+            "otherWorkerCount": other_workers,
             "clientCount": clients,
             "jobStates": states,
         },
         "jobs": jobs,
-        "otherServers": {},
-        "localWorkers": workers,
+        "otherServers": others,
+        "localWorkers": here,
         "clientCount": clients,
     })))
+}
+
+/// Workers with what each runs; never a definition.
+fn shown_workers(queue: &OpenQueue, registrations: Vec<Registration>) -> Map<String, Value> {
+    let cache = queue.cache();
+    let mut running: HashMap<&WorkerId, Map<String, Value>> = HashMap::new();
+    for (job, record) in cache.records() {
+        if let Phase::Held(lease) = &record.phase {
+            // The container's stage is the worker's to know; what the relay knows is that there is no result.
+            let entry = json!({ "jobId": job, "finished": false });
+            running.entry(&lease.worker).or_default().insert(job.as_str().to_owned(), entry);
+        }
+    }
+    let with_jobs = registrations.into_iter().map(|worker| {
+        let mut shown = json!(worker);
+        shown["queue"] = Value::Object(running.remove(&worker.id).unwrap_or_default());
+        (worker.id.as_str().to_owned(), shown)
+    });
+    with_jobs.collect()
 }
 
 pub(crate) async fn metrics(

@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{App, blobs, files, jobs, logs, mcp, queues, site, stream};
+use crate::error::ApiError;
 use crate::limits::MAX_BODY_BYTES;
 use crate::ws;
 
@@ -82,11 +83,24 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 /// An upgrade never reaches the routes, whatever its path (`relay-protocol` 1.3).
 async fn sockets_first(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    // The name of an input or output is taken as it came; all else is decoded, and two addresses would name one thing.
+    let path = request.uri().path();
+    let decoded = ["/inputs/", "/outputs/"].iter().find_map(|marker| path.split_once(marker));
+    if !is_well_escaped(decoded.map_or(path, |(before, _)| before)) {
+        let why = "the address cannot be read: a % in it is not followed by two hexadecimal digits";
+        return ApiError::bad(why).into_response();
+    }
     let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
     if upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
         return ws::upgrade(app, request).await;
     }
     next.run(request).await
+}
+
+fn is_well_escaped(path: &str) -> bool {
+    path.split('%')
+        .skip(1)
+        .all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Every answer may be read by every site; preflights are answered at once (`relay-protocol` 1.4).

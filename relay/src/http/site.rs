@@ -44,6 +44,9 @@ pub(crate) async fn page(
         return Ok(response);
     }
     let first = path.split('/').next().unwrap_or_default();
+    if first == "docs" {
+        return Err(ApiError::no_route());
+    }
     if matches!(first, "q" | "f" | "j" | "mcp" | "api") {
         return Err(ApiError::Json(StatusCode::NOT_FOUND, "Not found".to_owned()));
     }

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use dockframe_shared::job::StateName;
 use dockframe_shared::protocol::LogKind;
 use dockframe_shared::{JobId, LeaseId};
-use http::{HeaderValue, header};
+use http::{HeaderValue, Version, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -36,6 +36,7 @@ const LINES: usize = 1_000;
 pub(crate) async fn stream(
     State(app): State<Arc<App>>,
     InQueue(queue, job): InQueue,
+    version: Version,
 ) -> Result<Response, ApiError> {
     let queue = app.service.open(&queue).await?;
     let follower = Follower::new(Arc::clone(&app.service), queue, job);
@@ -47,6 +48,9 @@ pub(crate) async fn stream(
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("ping");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if version <= Version::HTTP_11 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+    }
     Ok(response)
 }
 

@@ -74,6 +74,10 @@ impl Lists {
         self.0.values().flat_map(|(_, workers)| workers)
     }
 
+    pub(crate) fn by_process(&self) -> impl Iterator<Item = (&str, &[Elsewhere])> {
+        self.0.iter().map(|(process, (_, workers))| (process.as_str(), workers.as_slice()))
+    }
+
     /// Why a worker elsewhere does not want the job now, if it said so.
     pub(crate) fn declined(&self, job: &JobId, worker: &WorkerId, instance: &InstanceId) -> Option<&str> {
         let declined = self

@@ -273,25 +273,41 @@ impl OpenQueue {
 
     /// Registrations as everybody may see them: without what only relay and worker know.
     pub(crate) fn registrations(&self) -> Vec<Registration> {
+        let mut registrations = self.registrations_here();
+        let here: HashSet<WorkerId> = registrations.iter().map(|one| one.id.clone()).collect();
         let elsewhere = self.elsewhere();
-        let sockets = self.sockets();
-        let leases = sockets.lease_workers.values().map(|socket| &socket.registration);
-        let old = sockets.old_workers.values().filter_map(|socket| socket.registration.as_ref());
-        let mut seen = HashSet::new();
-        let mut registrations: Vec<Registration> = leases
-            .chain(old)
-            .chain(elsewhere.workers().map(|worker| &worker.registration))
-            .filter(|registration| seen.insert(registration.id.clone()))
-            .cloned()
-            .map(|mut registration| {
-                registration.leases = None;
-                registration.instance = None;
-                registration
-            })
-            .collect();
+        let others = elsewhere.workers().map(|worker| &worker.registration);
+        registrations.extend(shown(others.filter(|other| !here.contains(&other.id))));
         registrations.sort_by(|a, b| a.id.cmp(&b.id));
         registrations
     }
+
+    /// Of those who are connected to this relay.
+    pub(crate) fn registrations_here(&self) -> Vec<Registration> {
+        let sockets = self.sockets();
+        let leases = sockets.lease_workers.values().map(|socket| &socket.registration);
+        let old = sockets.old_workers.values().filter_map(|socket| socket.registration.as_ref());
+        shown(leases.chain(old))
+    }
+
+    /// Of those who are connected to other relays, by these.
+    pub(crate) fn registrations_elsewhere(&self) -> Vec<(String, Vec<Registration>)> {
+        let elsewhere = self.elsewhere();
+        let all = elsewhere.by_process();
+        all.map(|(process, workers)| {
+            (process.to_owned(), shown(workers.iter().map(|worker| &worker.registration)))
+        })
+        .collect()
+    }
+}
+
+/// Each worker once, without what only relay and worker know.
+fn shown<'a>(registrations: impl Iterator<Item = &'a Registration>) -> Vec<Registration> {
+    let mut seen = HashSet::new();
+    registrations
+        .filter(|registration| seen.insert(registration.id.clone()))
+        .map(|registration| Registration { leases: None, instance: None, ..registration.clone() })
+        .collect()
 }
 
 impl Sockets {

@@ -130,6 +130,44 @@ async fn files_go_in_and_come_out_whole_or_in_part() {
     assert_eq!(wrong.status(), 400);
     assert_eq!(relay.get("/f/a%2Fb").await.status(), 400);
     assert_eq!(relay.get("/f/none").await.status(), 404);
+    let digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    assert_eq!(
+        http().put(relay.url(&format!("/f/{digest}"))).body("hello").send().await.unwrap().status(),
+        200
+    );
+    let known = http().get(relay.url(&format!("/f/{digest}")));
+    let known = known.header("If-None-Match", format!("\"{digest}\"")).send().await.unwrap();
+    assert_eq!(known.status(), 304, "what a digest names never changes");
+}
+
+#[tokio::test]
+async fn an_address_that_means_nothing_is_refused_wherever_it_points() {
+    let relay = TestRelay::start().await;
+    for path in ["/q/%zz", "/f/%zz", "/f/%zz/exists", "/j/%", "/upload/%1", "/q/%zz/client"] {
+        let answer = relay.get(path).await;
+        assert_eq!(answer.status(), 400, "{path}");
+        assert!(answer.json::<Value>().await.unwrap()["error"].is_string(), "{path}");
+    }
+    let page = http().get(relay.url("/docs/x")).header("Accept", "text/html").send().await.unwrap();
+    assert_eq!(page.status(), 404, "there is no documentation here");
+    assert_eq!(relay.get("/q/x?limit=&after=").await.status(), 200);
+    assert_eq!(relay.get("/q/x?limit=many").await.status(), 400);
+}
+
+#[tokio::test]
+async fn inline_files_are_read_as_browsers_read_them() {
+    let relay = TestRelay::start().await;
+    let inputs = json!({"a": {"type": "base64", "value": "AAE"}, "b": {"type": "base64", "value": "AA\nEC"},
+        "100%": {"value": "whole"}, "c": {"type": "base64", "value": "?"}});
+    let id = relay.submit("q1", json!({"definition": {"image": "a", "inputs": inputs}})).await;
+    let file = async |name: &str| {
+        let answer = relay.get(&format!("/q/q1/j/{id}/inputs/{name}")).await;
+        (answer.status().as_u16(), answer.bytes().await.unwrap().to_vec())
+    };
+    assert_eq!(file("a").await, (200, vec![0, 1]), "without padding");
+    assert_eq!(file("b").await, (200, vec![0, 1, 2]), "in lines");
+    assert_eq!(file("100%25").await, (200, b"whole".to_vec()));
+    assert_eq!(file("c").await.0, 400);
 }
 
 #[tokio::test]
