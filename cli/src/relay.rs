@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{ArgAction, Args};
 use dockframe_relay::{BlobAddress, Config, Relay, StoreAddress, WebhookSecret};
 use tokio::net::TcpListener;
 use url::Url;
@@ -30,7 +30,7 @@ pub(crate) struct RelayArgs {
     public_url: Option<Url>,
 
     /// Whether a queue may be answered by a result that another queue computed
-    #[arg(long, value_name = "on|off", env = "DOCKFRAME_SHARED_RESULTS", default_value = "on", value_parser = on_off)]
+    #[arg(long, value_name = "on|off", env = "DOCKFRAME_SHARED_RESULTS", default_value = "on", action = ArgAction::Set, value_parser = on_off)]
     shared_results: bool,
 
     /// Signs callbacks as Standard Webhooks are: `whsec_…`, or any text of at least 16 bytes
@@ -40,6 +40,11 @@ pub(crate) struct RelayArgs {
     /// Lets callbacks go to loopback and private networks
     #[arg(long, env = "DOCKFRAME_ALLOW_PRIVATE_CALLBACKS")]
     allow_private_callbacks: bool,
+
+    /// Where the relay's metrics can be asked for, at `/metrics`: an address that only you reach, such as
+    /// `127.0.0.1:9463` [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", env = "DOCKFRAME_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
 }
 
 fn on_off(text: &str) -> Result<bool, String> {
@@ -57,6 +62,7 @@ pub(crate) async fn relay(args: RelayArgs) -> anyhow::Result<ExitCode> {
         shared_results: args.shared_results,
         webhook_secret: args.webhook_secret,
         allow_private_callbacks: args.allow_private_callbacks,
+        metrics_listen: args.metrics_listen,
         ..Config::new(args.store, args.blobs)
     };
     let listener = listen(args.listen).await?;

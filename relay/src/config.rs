@@ -1,6 +1,7 @@
 //! How a relay is set up: where it keeps things, and what it allows.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -22,6 +23,9 @@ pub struct Config {
     pub webhook_secret: Option<WebhookSecret>,
     /// Whether callbacks may go to private and loopback addresses. Default: no.
     pub allow_private_callbacks: bool,
+    /// Where the relay's metrics can be asked for: by everybody who reaches that address, so one that only the
+    /// operator reaches. Default: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Longest uploaded file, in bytes. Default: 16 GiB.
     pub max_blob_bytes: u64,
 }
@@ -36,6 +40,7 @@ impl Config {
             shared_results: true,
             webhook_secret: None,
             allow_private_callbacks: false,
+            metrics_listen: None,
             max_blob_bytes: MAX_BLOB_BYTES,
         }
     }

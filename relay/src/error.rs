@@ -5,10 +5,12 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use dockframe_shared::Problem;
 use http::{StatusCode, header};
 use serde_json::json;
 
 use crate::blobs::PutError;
+use crate::limits::LATER_S;
 use crate::queue::service;
 
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(crate) enum ApiError {
     Json(StatusCode, String),
     /// A plain text.
     Text(StatusCode, String),
+    /// There is no room for it now; as `{"error": …}`, with the time after which it may be tried again.
+    Busy(String, u64),
     /// Something of ours failed.
     Internal(Box<dyn std::error::Error + Send + Sync>),
     /// What we depend on is away.
@@ -36,6 +40,18 @@ impl ApiError {
         Self::Text(status, text.into())
     }
 
+    /// What the sender did wrong, by the kind of its problem.
+    fn refused(problem: &Problem) -> Self {
+        let text = problem.to_string();
+        if problem.code.ends_with("-too-large") {
+            return Self::Json(StatusCode::PAYLOAD_TOO_LARGE, text);
+        }
+        if problem.code.starts_with("too-many-") {
+            return Self::Busy(text, LATER_S);
+        }
+        Self::bad(text)
+    }
+
     /// No route for this method and path.
     pub(crate) fn no_route() -> Self {
         Self::Text(StatusCode::NOT_FOUND, "404 Not Found".to_owned())
@@ -45,7 +61,8 @@ impl ApiError {
 impl From<service::Error> for ApiError {
     fn from(error: service::Error) -> Self {
         match error {
-            service::Error::Refused(problem) => Self::bad(problem.to_string()),
+            service::Error::Refused(problem) => Self::refused(&problem),
+            service::Error::Busy { problem, retry_after_s } => Self::Busy(problem.to_string(), retry_after_s),
             service::Error::Store(_) | service::Error::Overtaken => Self::Unavailable(Box::new(error)),
             service::Error::Files(_) => Self::Internal(Box::new(error)),
         }
@@ -88,6 +105,12 @@ impl IntoResponse for ApiError {
             Self::Text(status, text) => {
                 (status, [(header::CONTENT_TYPE, "text/plain; charset=UTF-8")], text).into_response()
             }
+            Self::Busy(error, retry_after_s) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                [(header::RETRY_AFTER, retry_after_s.to_string())],
+                Json(json!({ "error": error })),
+            )
+                .into_response(),
             Self::Internal(error) => {
                 tracing::error!(error = chain(&*error), "a request failed");
                 Self::Text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error".to_owned())

@@ -11,11 +11,13 @@ mod config;
 mod error;
 mod http;
 mod limits;
+mod metrics;
 pub mod page;
 mod queue;
 mod store;
 mod ws;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -47,6 +49,8 @@ pub enum OpenError {
     Redis(#[from] OpenRedisError),
     #[error("this relay cannot keep files in S3 yet: use --blobs file:FOLDER")]
     NoS3,
+    #[error("cannot listen for metrics at {address}: {source}: choose another with --metrics-listen")]
+    Metrics { address: SocketAddr, source: std::io::Error },
     #[error("cannot use the folder for files, {path}: {source}")]
     Files { path: String, source: std::io::Error },
 }
@@ -62,6 +66,8 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Relay {
     app: Arc<http::App>,
+    /// Where metrics are asked for.
+    metrics: Option<TcpListener>,
 }
 
 impl Relay {
@@ -105,8 +111,15 @@ impl Relay {
         let (blobs, documents, logs, callbacks) = opened.await?;
         let settings = Settings { shared_results: config.shared_results, callbacks: Arc::new(callbacks) };
         let service = Service::new(store, blobs, documents, logs, settings);
-        let app = http::App { service: Arc::new(service), page, public_url: config.public_url };
-        Ok(Self { app: Arc::new(app) })
+        let metrics = match config.metrics_listen {
+            Some(address) => {
+                let listener = TcpListener::bind(address).await;
+                Some(listener.map_err(|source| OpenError::Metrics { address, source })?)
+            }
+            None => None,
+        };
+        let app = http::App::new(Arc::new(service), page, config.public_url);
+        Ok(Self { app: Arc::new(app), metrics })
     }
 
     /// Serves until `stop`: then sockets are closed with 1012, so that their peers resume elsewhere, requests under
@@ -123,6 +136,12 @@ impl Relay {
         service.own_origin.get_or_init(|| own);
         service.tasks().spawn(background::sweep(Arc::clone(&service)));
         service.tasks().spawn(background::collect(Arc::clone(&service)));
+        if let Some(listener) = self.metrics {
+            let service = Arc::clone(&service);
+            service.tasks().clone().spawn(async move {
+                metrics::serve(&service, listener, service.stopping().clone()).await;
+            });
+        }
         service.tasks().spawn(Arc::clone(&service).hear());
         service.tasks().spawn(Arc::clone(&service).look_for_missed_news());
         let stopping = service.stopping().clone();

@@ -134,6 +134,23 @@ impl Blobs {
         unblocked(move || clear_incoming(&incoming, before)).await
     }
 
+    /// How many bytes there are in how many files. Reads all folders.
+    pub(crate) async fn size(&self) -> std::io::Result<(u64, u64)> {
+        let folder = self.folder.clone();
+        unblocked(move || {
+            let (mut files, mut bytes) = (0, 0);
+            for shard in super::shards() {
+                let Ok(entries) = std::fs::read_dir(folder.join(shard)) else { continue };
+                for metadata in entries.flatten().filter_map(|entry| entry.metadata().ok()) {
+                    files += 1;
+                    bytes += metadata.len();
+                }
+            }
+            Ok((files, bytes))
+        })
+        .await
+    }
+
     pub(crate) async fn exists(&self, key: &BlobKey) -> std::io::Result<bool> {
         self.touch(key).await
     }
@@ -142,13 +159,13 @@ impl Blobs {
         Ok(self.touch(key).await?.then(|| BlobFile { path: self.path(key) }))
     }
 
-    /// Takes a stream in. `declared`: its length, if the sender said so.
+    /// Takes a stream in; its length. `declared`: the length that the sender said, if it did.
     pub(crate) async fn put<S, E>(
         &self,
         key: &BlobKey,
         declared: Option<u64>,
         mut content: S,
-    ) -> Result<(), PutError>
+    ) -> Result<u64, PutError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -184,7 +201,8 @@ impl Blobs {
         file.flush().await.map_err(PutError::Disk)?;
         file.sync_all().await.map_err(PutError::Disk)?;
         file.into_std().await.set_modified(system_time(self.clock.now())).map_err(PutError::Disk)?;
-        publish(temporary, &self.path(key)).await.map_err(PutError::Disk)
+        publish(temporary, &self.path(key)).await.map_err(PutError::Disk)?;
+        Ok(length)
     }
 }
 
@@ -248,7 +266,7 @@ mod tests {
 
     const LIMIT: u64 = 10;
 
-    async fn put(blobs: &Blobs, key: &str, content: &'static [u8]) -> Result<(), PutError> {
+    async fn put(blobs: &Blobs, key: &str, content: &'static [u8]) -> Result<u64, PutError> {
         let chunks = content.chunks(3).map(|chunk| Ok::<_, std::io::Error>(Bytes::from_static(chunk)));
         let chunks: Vec<_> = chunks.collect();
         blobs.put(&BlobKey::new(key).unwrap(), None, futures_util::stream::iter(chunks)).await

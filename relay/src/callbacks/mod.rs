@@ -6,12 +6,11 @@
 //!
 //! Addresses come from strangers, and the relay stands where they do not: so nothing but the public internet is
 //! called unless the operator says so, every redirect is judged anew, and the judged address is the one that is
-//! connected to (`target`). One receiver that hangs holds up its own queue's callbacks only (`turns`).
+//! connected to (`target`). One receiver that hangs holds up its own queue's callbacks only (`limits/turns`).
 
 mod seal;
 mod secret;
 mod target;
-mod turns;
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,7 +28,6 @@ use crate::queue::timing::CALL_LIMIT;
 use seal::{Contents, Seal};
 pub use secret::{BadSecret, WebhookSecret};
 use target::Client;
-pub(crate) use turns::{Turn, Turns};
 
 /// Redirects that one attempt follows.
 const MAX_REDIRECTS: usize = 10;

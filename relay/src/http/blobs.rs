@@ -14,6 +14,8 @@ use tower_http::services::ServeFile;
 use super::App;
 use crate::blobs::BlobKey;
 use crate::error::ApiError;
+use crate::limits::SOON_S;
+use crate::metrics::Refused;
 
 fn key(text: &str) -> Result<BlobKey, ApiError> {
     BlobKey::new(text).ok_or_else(|| {
@@ -30,9 +32,14 @@ pub(crate) async fn upload(
     request: Request,
 ) -> Result<Response, ApiError> {
     let key = key(&name)?;
+    let _place = app.uploads.try_acquire().map_err(|_| {
+        app.service.metrics.refused(Refused::Uploads);
+        ApiError::Busy("too many uploads at the same time: send it again".to_owned(), SOON_S)
+    })?;
     let declared = request.headers().get(header::CONTENT_LENGTH);
     let declared = declared.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-    app.service.blobs.put(&key, declared, request.into_body().into_data_stream()).await?;
+    let length = app.service.blobs.put(&key, declared, request.into_body().into_data_stream()).await?;
+    app.service.metrics.uploaded_bytes.inc_by(length);
     Ok(Json(json!({ "success": true })).into_response())
 }
 

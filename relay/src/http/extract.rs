@@ -1,13 +1,19 @@
 //! Path parameters as the types they name, and JSON bodies whatever their content type says (`relay-protocol` 1.5).
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use bytes::Bytes;
 use dockframe_shared::{JobId, QueueKey};
 use http::request::Parts;
+use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::App;
 use crate::error::ApiError;
+use crate::limits::{LONG_BODY_BYTES, MAX_BODY_BYTES, SOON_S};
+use crate::metrics::Refused;
 
 fn bad_path(what: impl std::fmt::Display) -> ApiError {
     ApiError::bad(format!("the address cannot be read: {what}"))
@@ -71,11 +77,28 @@ impl<S: Send + Sync> FromRequestParts<S> for InQueue {
 /// A JSON body.
 pub(crate) struct JsonBody(pub(crate) Value);
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let body = Bytes::from_request(request, state)
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let length = request.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+            let text =
+                format!("the body is longer than {MAX_BODY_BYTES} bytes: upload its files and refer to them");
+            return Err(ApiError::Json(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        // Long ones take memory until they are dealt with: so many at a time, the others come again.
+        let _place = if length.is_none_or(|length| length > LONG_BODY_BYTES) {
+            let place = app.long_bodies.try_acquire().map_err(|_| {
+                app.service.metrics.refused(Refused::Bodies);
+                ApiError::Busy("too many long requests at the same time: send it again".to_owned(), SOON_S)
+            })?;
+            Some(place)
+        } else {
+            None
+        };
+        let body = Bytes::from_request(request, app)
             .await
             .map_err(|rejection| ApiError::Json(rejection.status(), rejection.body_text()))?;
         serde_json::from_slice(&body)

@@ -11,10 +11,14 @@ pub(crate) mod router;
 mod site;
 mod stream;
 
+pub(crate) use blobs::origin;
+
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use url::Url;
 
+use crate::limits::{MAX_LONG_BODIES, MAX_UPLOADS};
 use crate::page::Page;
 use crate::queue::service::Service;
 
@@ -24,4 +28,15 @@ pub(crate) struct App {
     pub service: Arc<Service>,
     pub page: Page,
     pub public_url: Option<Url>,
+    /// Places for long bodies that are read into memory.
+    pub long_bodies: Semaphore,
+    /// Places for uploads.
+    pub uploads: Semaphore,
+}
+
+impl App {
+    pub(crate) fn new(service: Arc<Service>, page: Page, public_url: Option<Url>) -> Self {
+        let (long_bodies, uploads) = (Semaphore::new(MAX_LONG_BODIES), Semaphore::new(MAX_UPLOADS));
+        Self { service, page, public_url, long_bodies, uploads }
+    }
 }

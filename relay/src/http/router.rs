@@ -94,7 +94,9 @@ async fn sockets_first(State(app): State<Arc<App>>, request: Request, next: Next
     if upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
         return ws::upgrade(app, request).await;
     }
-    next.run(request).await
+    let response = next.run(request).await;
+    app.service.metrics.answered(response.status());
+    response
 }
 
 fn is_well_escaped(path: &str) -> bool {

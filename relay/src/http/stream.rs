@@ -21,6 +21,8 @@ use tokio::time::Instant;
 use super::App;
 use super::extract::InQueue;
 use crate::error::{ApiError, chain};
+use crate::limits::LATER_S;
+use crate::metrics::{Peer, Refused};
 use crate::queue::open::{OpenQueue, SocketId};
 use crate::queue::outbox::Outbox;
 use crate::queue::service::{self, Scope, Service};
@@ -38,12 +40,18 @@ pub(crate) async fn stream(
     InQueue(queue, job): InQueue,
     version: Version,
 ) -> Result<Response, ApiError> {
+    let digest = queue.digest();
+    let place = app.service.sockets.take_one(digest).ok_or_else(|| {
+        app.service.metrics.refused(Refused::Sockets);
+        ApiError::Busy("too many sockets and streams of this queue are open".to_owned(), LATER_S)
+    })?;
+    let held = (place, app.service.metrics.connected(Peer::Stream));
     let queue = app.service.open(&queue).await?;
     let follower = Follower::new(Arc::clone(&app.service), queue, job);
-    let events = futures_util::stream::unfold(follower, |mut follower| async move {
+    let events = futures_util::stream::unfold((follower, held), |(mut follower, held)| async move {
         let (name, data) = follower.next().await?;
         let event = Event::default().event(name).data(data.to_string());
-        Some((Ok::<_, Infallible>(event), follower))
+        Some((Ok::<_, Infallible>(event), (follower, held)))
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("ping");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();

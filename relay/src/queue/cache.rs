@@ -239,6 +239,10 @@ impl Cache {
         self.departed.retain(|_, (_, at)| now.since(*at) < DEPARTED_MS);
     }
 
+    pub(crate) fn record_count(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.records.is_empty()
     }

@@ -13,6 +13,7 @@ use super::elsewhere::{Lists, TOLD_DECLINES};
 use super::heard::Heard;
 use super::outbox::{Outbox, text};
 use super::timing;
+use crate::limits::{MAX_JOBS_OF_A_QUEUE, Rate, SUBMISSIONS_AT_ONCE, SUBMISSIONS_PER_SECOND};
 
 pub(crate) type SocketId = u64;
 
@@ -22,6 +23,8 @@ pub(crate) struct OpenQueue {
     /// Known once somebody named it: a sweep opens queues by their digest.
     key: OnceLock<QueueKey>,
     cache: Mutex<Cache>,
+    /// How often something is submitted.
+    pub submissions: Rate,
     sockets: Mutex<Sockets>,
     declines: Mutex<HashMap<(JobId, WorkerId), Declined>>,
     /// There may be something to grant.
@@ -106,6 +109,7 @@ impl OpenQueue {
             digest,
             key: OnceLock::new(),
             cache: Mutex::new(cache),
+            submissions: Rate::new(SUBMISSIONS_PER_SECOND, SUBMISSIONS_AT_ONCE),
             sockets: Mutex::default(),
             declines: Mutex::default(),
             wake: Arc::default(),
@@ -129,6 +133,12 @@ impl OpenQueue {
 
     pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
         lock(&self.cache)
+    }
+
+    /// Whether there is no room for this job, if it is a new one.
+    pub(crate) fn is_full_for(&self, job: &JobId) -> bool {
+        let cache = self.cache();
+        cache.record_count() >= MAX_JOBS_OF_A_QUEUE && cache.record(job).is_none()
     }
 
     pub(crate) fn sockets(&self) -> MutexGuard<'_, Sockets> {

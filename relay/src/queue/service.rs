@@ -33,8 +33,10 @@ use super::heard::{Heard, Subscription};
 use super::open::OpenQueue;
 use super::record::Phase;
 use crate::blobs::{Blobs, Documents, LogError, Logs};
-use crate::callbacks::{Callbacks, Turns};
+use crate::callbacks::Callbacks;
 use crate::clock::Clock;
+use crate::limits::{MAX_CALLBACKS, MAX_CALLBACKS_OF_A_QUEUE, MAX_SOCKETS, MAX_SOCKETS_OF_A_QUEUE, Turns};
+use crate::metrics::Metrics;
 use crate::store::codec::decode_entry;
 use crate::store::news::Notice;
 use crate::store::{Store, StoreError};
@@ -42,7 +44,7 @@ use crate::store::{Store, StoreError};
 use execute::With;
 
 pub(crate) use changes::{Finishing, Submission};
-pub(crate) use collect::SETTLED;
+pub(crate) use collect::{Collected, SETTLED};
 pub(crate) use leases::{Registered, WorkerSocket};
 pub(crate) use reads::{Scope, wire_revision};
 #[cfg(test)]
@@ -56,6 +58,9 @@ pub(crate) enum Error {
     /// The sender's fault, said in a way that can be shown.
     #[error(transparent)]
     Refused(#[from] Problem),
+    /// More than there is room for now; it may be tried again after so many seconds.
+    #[error("{problem}")]
+    Busy { problem: Problem, retry_after_s: u64 },
     #[error("cannot use the store")]
     Store(#[from] StoreError),
     #[error("cannot use the files")]
@@ -99,10 +104,21 @@ pub(crate) struct Service {
     healthy_since: AtomicI64,
     /// Callbacks under way.
     turns: Turns,
+    /// Sockets and event streams that are open.
+    pub(crate) sockets: Turns,
+    pub(crate) metrics: Metrics,
     /// Where this relay is reached by those who do not say how they reached it.
     pub(crate) own_origin: OnceLock<String>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// Open queues, and their jobs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Totals {
+    pub queues: usize,
+    pub queued: usize,
+    pub running: usize,
 }
 
 /// A worker's process, and where it takes jobs.
@@ -131,7 +147,9 @@ impl Service {
             served: Mutex::default(),
             granting: tokio::sync::Mutex::default(),
             healthy_since,
-            turns: Turns::default(),
+            turns: Turns::new(MAX_CALLBACKS, MAX_CALLBACKS_OF_A_QUEUE),
+            sockets: Turns::new(MAX_SOCKETS, MAX_SOCKETS_OF_A_QUEUE),
+            metrics: Metrics::default(),
             own_origin: OnceLock::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -205,6 +223,18 @@ impl Service {
         queues.values().filter_map(|cell| cell.get()).cloned().collect()
     }
 
+    /// What is open, and what is in it.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for queue in self.open_queues() {
+            let (queued, running) = queue.cache().counts();
+            totals.queues += 1;
+            totals.queued += queued;
+            totals.running += running;
+        }
+        totals
+    }
+
     /// Lets go of queues that nobody uses.
     pub(crate) fn close_idle(&self) {
         let now = self.now();
@@ -221,12 +251,13 @@ impl Service {
 
     /// A look at a job, as a due entry asks for.
     pub(crate) async fn look(self: &Arc<Self>, queue: &Arc<OpenQueue>, due: Due) -> Result<(), Error> {
-        let granted_to = {
+        let (granted_to, held) = {
             let cache = queue.cache();
-            cache.record(&due.job).and_then(|known| match &known.value.phase {
-                Phase::Granted(lease) => Some(lease.clone()),
-                _ => None,
-            })
+            match cache.record(&due.job).map(|known| &known.value.phase) {
+                Some(Phase::Granted(lease)) => (Some(lease.clone()), None),
+                Some(Phase::Held(lease)) => (None, Some(lease.id.clone())),
+                _ => (None, None),
+            }
         };
         let command = Command::Look {
             job: due.job.clone(),
@@ -235,6 +266,16 @@ impl Service {
         };
         let with = With { done: Some(due.clone()), ..With::default() };
         self.execute_with(queue, &command, with).await?;
+        if let Some(held) = held {
+            let cache = queue.cache();
+            let expired = cache.record(&due.job).and_then(|known| match &known.value.phase {
+                Phase::Waiting { expired } => expired.as_ref().map(|lease| &lease.id),
+                _ => None,
+            });
+            if expired == Some(&held) {
+                self.metrics.leases_expired.inc();
+            }
+        }
         if let Some(lease) = granted_to
             && let Some(instance) = &lease.instance
         {

@@ -9,6 +9,7 @@ mod keys;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dockframe_shared::{QueueDigest, Timestamp};
 use futures_util::FutureExt as _;
@@ -79,6 +80,7 @@ pub(crate) struct EmbeddedStore {
     epoch: String,
     clock: Clock,
     named: Arc<Named>,
+    syncs: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -105,12 +107,21 @@ impl EmbeddedStore {
         let database = Arc::new(database);
         let (writer, jobs) = mpsc::channel(BACKLOG);
         let named = Arc::new(Named::default());
-        let shared = (Arc::clone(&database), Arc::clone(&named));
+        let syncs = Arc::new(AtomicU64::new(0));
+        let shared = (Arc::clone(&database), Arc::clone(&named), Arc::clone(&syncs));
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write_all(&shared.0, &shared.1, jobs))
+            .spawn(move || write_all(&shared.0, &shared.1, &shared.2, jobs))
             .map_err(|source| OpenStoreError::Folder { path, source })?;
-        Ok(Self { database, writer: Some(writer), thread: Some(thread), epoch, clock: Clock::start(), named })
+        Ok(Self {
+            database,
+            writer: Some(writer),
+            thread: Some(thread),
+            epoch,
+            clock: Clock::start(),
+            named,
+            syncs,
+        })
     }
 
     async fn ask<T>(
@@ -176,7 +187,7 @@ fn prepare(database: &Database) -> Result<Result<String, String>, redb::Error> {
 }
 
 /// The writer: takes what waits, commits it together, answers. Ends when nobody can ask any more.
-fn write_all(database: &Database, named: &Named, mut jobs: mpsc::Receiver<Job>) {
+fn write_all(database: &Database, named: &Named, syncs: &AtomicU64, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
         let mut group = vec![first];
         while group.len() < GROUP {
@@ -189,6 +200,7 @@ fn write_all(database: &Database, named: &Named, mut jobs: mpsc::Receiver<Job>) 
         // Senders of a failed group are dropped with their answers, so that everybody hears "unavailable".
         match write_group(database, named, group, &mut answers) {
             Ok(()) => {
+                syncs.fetch_add(1, Ordering::Relaxed);
                 for answer in answers {
                     // Whoever does not wait any more does not need the answer.
                     match answer {
@@ -373,6 +385,10 @@ impl Store for EmbeddedStore {
 
     fn longest_result(&self) -> usize {
         INLINE_RESULT_BYTES
+    }
+
+    fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 
     fn collect(&self) -> &dyn Collect {

@@ -136,6 +136,11 @@ pub(crate) trait Store: Send + Sync + std::fmt::Debug {
     /// Results up to so many bytes are kept here, longer ones among the files.
     fn longest_result(&self) -> usize;
 
+    /// How often this process has synced what is kept here; 0 where another one does.
+    fn syncs(&self) -> u64 {
+        0
+    }
+
     /// The side of garbage collection.
     fn collect(&self) -> &dyn Collect;
 

@@ -9,6 +9,7 @@ use dockframe_shared::{JobId, Namespace, NamespaceSelector, Problem};
 
 use crate::error::chain;
 use crate::limits::{MAX_MESSAGE_BYTES, cut};
+use crate::metrics::Refused;
 use crate::queue::command::{Reply, Who};
 use crate::queue::open::OpenQueue;
 use crate::queue::record::EndReason;
@@ -21,13 +22,15 @@ const MAX_OWN: usize = 1024;
 pub(super) struct Changes {
     service: Arc<Service>,
     queue: Arc<OpenQueue>,
+    /// Where the peer reached this relay.
+    origin: String,
     /// Under which namespaces this socket submitted a job.
     own: Mutex<HashMap<JobId, Vec<Namespace>>>,
 }
 
 impl Changes {
-    pub(super) fn new(service: Arc<Service>, queue: Arc<OpenQueue>) -> Self {
-        Self { service, queue, own: Mutex::default() }
+    pub(super) fn new(service: Arc<Service>, queue: Arc<OpenQueue>, origin: String) -> Self {
+        Self { service, queue, origin, own: Mutex::default() }
     }
 
     /// Whether this socket submitted the job.
@@ -48,7 +51,7 @@ impl Changes {
                         definition,
                         control,
                         debug: enqueued.debug,
-                        origin: None,
+                        origin: Some(self.origin.clone()),
                     };
                     self.service.submit(&self.queue, submission).await.map(|(_, revision)| revision)
                 }
@@ -61,7 +64,8 @@ impl Changes {
             Change::Running { .. } | Change::Removed => Err(not_for_clients()),
         };
         outcome.map_err(|error| match error {
-            service::Error::Refused(problem) => {
+            service::Error::Refused(problem) | service::Error::Busy { problem, .. } => {
+                self.service.metrics.refused(Refused::Change);
                 tracing::debug!(%problem, job.id = %job, "a change was refused");
                 problem
             }

@@ -13,6 +13,7 @@ use dockframe_shared::{InstanceId, LeaseId, QueueKey, WorkerId};
 use super::connection::{Connection, Ended, Peer};
 use crate::error::chain;
 use crate::limits::MAX_FINISH_BYTES;
+use crate::metrics::Refused;
 use crate::queue::open::OpenQueue;
 use crate::queue::outbox::{Closing, Outbox, Parcel};
 use crate::queue::service::{self, Finishing, Registered, Service, WorkerSocket};
@@ -62,6 +63,7 @@ impl Peer for LeaseWorker {
         let outcome = match WorkerMessage::read(text) {
             Ok(message) => self.message(message, text.len()).await,
             Err(error) => {
+                self.service.metrics.refused(Refused::Frame);
                 tracing::debug!(%error, "a frame was dropped");
                 Ok(())
             }

@@ -19,8 +19,9 @@ use http::{HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use crate::error::{ApiError, chain};
-use crate::http::App;
-use crate::limits::{MAX_BODY_BYTES, MAX_CLIENT_FRAME_BYTES};
+use crate::http::{App, origin};
+use crate::limits::{LATER_S, MAX_BODY_BYTES, MAX_CLIENT_FRAME_BYTES};
+use crate::metrics::{Peer, Refused};
 use crate::queue::open::OpenQueue;
 use crate::queue::service::Service;
 
@@ -80,29 +81,35 @@ pub(crate) async fn upgrade(app: Arc<App>, request: Request) -> Response {
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(BUFFER_BYTES);
     let service = Arc::clone(&app.service);
+    let Some(place) = service.sockets.take_one(key.digest()) else {
+        service.metrics.refused(Refused::Sockets);
+        return ApiError::Busy("too many sockets of this queue are open".to_owned(), LATER_S).into_response();
+    };
+    let peer = match role {
+        Role::Client if watches => Peer::Client,
+        Role::Client => Peer::OldClient,
+        Role::Worker if leases => Peer::Worker,
+        Role::Worker => Peer::OldWorker,
+    };
+    let origin = origin(&app, &parts.headers);
     // Frames that come while the queue is read wait in the socket: nothing is lost.
-    match role {
-        Role::Client if watches => upgrade.on_upgrade(move |socket| {
-            let tasks = service.tasks().clone();
-            tasks.track_future(watch_client::serve(service, key, socket))
-        }),
-        Role::Worker if leases => {
-            let mut response = upgrade.on_upgrade(move |socket| {
-                let tasks = service.tasks().clone();
-                tasks.track_future(lease_worker::serve(service, key, socket))
-            });
-            response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(LEASE_PROTOCOL));
-            response
-        }
-        Role::Client => upgrade.on_upgrade(move |socket| {
-            let tasks = service.tasks().clone();
-            tasks.track_future(old_client::serve(service, key, socket))
-        }),
-        Role::Worker => upgrade.on_upgrade(move |socket| {
-            let tasks = service.tasks().clone();
-            tasks.track_future(old_worker::serve(service, key, socket))
-        }),
+    let mut response = upgrade.on_upgrade(move |socket| {
+        let tasks = service.tasks().clone();
+        tasks.track_future(async move {
+            let held = (place, service.metrics.connected(peer));
+            match peer {
+                Peer::Client => watch_client::serve(service, key, origin, socket).await,
+                Peer::OldClient => old_client::serve(service, key, origin, socket).await,
+                Peer::Worker => lease_worker::serve(service, key, socket).await,
+                Peer::OldWorker | Peer::Stream => old_worker::serve(service, key, socket).await,
+            }
+            drop(held);
+        })
+    });
+    if peer == Peer::Worker {
+        response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(LEASE_PROTOCOL));
     }
+    response
 }
 
 /// The queue of a socket; `None`: the socket is dropped, and its peer tries again.

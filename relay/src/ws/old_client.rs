@@ -16,6 +16,7 @@ use super::connection::{Connection, Peer};
 use super::lists::Lists;
 use crate::error::chain;
 use crate::limits::MAX_LISTED;
+use crate::metrics::Refused;
 use crate::queue::open::OpenQueue;
 use crate::queue::outbox::{Outbox, Parcel, text};
 use crate::queue::service::Service;
@@ -32,7 +33,7 @@ struct OldClient {
     lists: Lists,
 }
 
-pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocket) {
+pub(super) async fn serve(service: Arc<Service>, key: QueueKey, origin: String, socket: WebSocket) {
     let Some(queue) = super::open(&service, &key).await else { return };
     let outbox = Arc::new(Outbox::default());
     let id = {
@@ -45,7 +46,7 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
     outbox.full_list();
     let client = OldClient {
         service: Arc::clone(&service),
-        changes: Changes::new(Arc::clone(&service), Arc::clone(&queue)),
+        changes: Changes::new(Arc::clone(&service), Arc::clone(&queue), origin),
         queue,
         outbox,
         asked: Mutex::default(),
@@ -73,7 +74,10 @@ impl Peer for OldClient {
             Ok(ClientMessage::QueryJob { job_id }) => self.tell(job_id).await,
             Ok(ClientMessage::QueryJobStates) => self.outbox.push_text(self.list()),
             Ok(ClientMessage::Watch(_)) => {}
-            Err(error) => tracing::debug!(%error, "a frame was dropped"),
+            Err(error) => {
+                self.service.metrics.refused(Refused::Frame);
+                tracing::debug!(%error, "a frame was dropped");
+            }
         }
     }
 

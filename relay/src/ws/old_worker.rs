@@ -19,6 +19,7 @@ use super::connection::{Connection, Peer};
 use super::lists::Lists;
 use crate::error::chain;
 use crate::limits::MAX_LISTED;
+use crate::metrics::Refused;
 use crate::queue::command::{Command, Reply};
 use crate::queue::open::{OldSocket, OpenQueue, SocketId};
 use crate::queue::outbox::{Closing, Outbox, Parcel, text};
@@ -93,7 +94,10 @@ impl Peer for OldWorker {
                     }
                 }
             }
-            Err(error) => tracing::debug!(%error, "a frame was dropped"),
+            Err(error) => {
+                self.service.metrics.refused(Refused::Frame);
+                tracing::debug!(%error, "a frame was dropped");
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use super::changes::Changes;
 use super::connection::{Connection, Peer};
 use crate::error::chain;
 use crate::limits::{MAX_CLIENT_FRAME_BYTES, MAX_WATCHED};
+use crate::metrics::Refused;
 use crate::queue::open::{OpenQueue, SocketId, WatchClient as WatchEntry};
 use crate::queue::outbox::{Outbox, Parcel, text};
 use crate::queue::service::{self, Service, wire_revision};
@@ -57,7 +58,7 @@ struct Watched {
     cursors: LogCursors,
 }
 
-pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocket) {
+pub(super) async fn serve(service: Arc<Service>, key: QueueKey, origin: String, socket: WebSocket) {
     let Some(queue) = super::open(&service, &key).await else { return };
     let outbox = Arc::new(Outbox::default());
     outbox.push(&RelayMessage::ClientHello(ClientHello {
@@ -74,7 +75,7 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
         sockets.watch_clients.insert(id, entry);
         id
     };
-    let changes = Changes::new(Arc::clone(&service), Arc::clone(&queue));
+    let changes = Changes::new(Arc::clone(&service), Arc::clone(&queue), origin);
     let client = WatchClient {
         service: Arc::clone(&service),
         queue,
@@ -114,6 +115,7 @@ impl Peer for WatchClient {
             // A client that watches has no use for the whole list; it is read over HTTP, in pages.
             Ok(ClientMessage::QueryJobStates) => {}
             Err(error) => {
+                self.service.metrics.refused(Refused::Frame);
                 tracing::debug!(%error, "a frame was dropped");
                 if let Some(reference) = ClientMessage::unread_reference(text) {
                     self.refuse(reference, "message-unreadable", "Message not readable", chain(&error));

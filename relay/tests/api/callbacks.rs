@@ -285,7 +285,7 @@ async fn callbacks_that_are_too_large_are_refused_with_a_reason() {
     {
         let body = json!({"definition": {"image": "a"}, "control": {"callbacks": {"finished": callback}}});
         let answer = relay.post("/q/q1", &body).await;
-        assert_eq!(answer.status(), 400);
+        assert_eq!(answer.status(), 413);
         assert!(answer.text().await.unwrap().contains("callback may have"));
     }
     let without = json!({"definition": {"image": "a"}, "control": {"callbacks": {"queued": {"payload": 1}}}});

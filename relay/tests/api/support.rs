@@ -100,6 +100,14 @@ impl TestRelay {
         self.serve().await;
     }
 
+    /// The process ends; its data stays as long as this is kept.
+    pub(crate) async fn end(&self) {
+        self.stop.cancel();
+        while self.serving.as_ref().is_some_and(|serving| !serving.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

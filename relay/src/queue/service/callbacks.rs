@@ -1,24 +1,22 @@
 //! Callbacks that are owed are made: at once after the commit that made them true, else when they are due.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use dockframe_shared::JobId;
 use futures_util::future::join_all;
 
 use super::execute::With;
 use super::{Error, Service};
-use crate::callbacks::{Outcome, Turn};
+use crate::callbacks::Outcome;
 use crate::error::chain;
+use crate::limits::Turn;
+use crate::metrics;
 use crate::queue::command::{Called, Command, Due, Reply};
 use crate::queue::open::OpenQueue;
 use crate::queue::record::{Call, Event, Source};
 
 /// Callbacks of one job that are made at once.
 const AT_ONCE: usize = 8;
-
-/// Callbacks of this process that were never heard.
-static GIVEN_UP: AtomicU64 = AtomicU64::new(0);
 
 impl Service {
     /// Makes what is owed for a job, without anybody waiting for it.
@@ -106,17 +104,16 @@ impl Service {
             Outcome::Failed(_) => Called::Again,
         };
         match &outcome {
-            Outcome::Delivered => {}
-            Outcome::Refused(why) => {
-                given_up(job, why);
-            }
+            Outcome::Delivered => self.metrics.called(metrics::Callback::Delivered),
+            Outcome::Refused(why) => self.given_up(job, why),
             Outcome::Failed(why) => {
+                self.metrics.called(metrics::Callback::Failed);
                 tracing::debug!(job.id = %job, attempt = call.attempts, why, "a callback failed for now");
             }
         }
         let command = Command::Called { job: job.clone(), id: call.id.clone(), outcome: called };
         if let (Reply::GivenUp, Outcome::Failed(why)) = (self.execute(queue, &command).await?, &outcome) {
-            given_up(job, why);
+            self.given_up(job, why);
         }
         Ok(())
     }
@@ -127,9 +124,10 @@ impl Service {
         let result = finished.and_then(|finished| finished.result);
         Ok(result.and_then(|result| result.get("StatusCode")?.as_i64()))
     }
-}
 
-fn given_up(job: &JobId, why: &str) {
-    let total = GIVEN_UP.fetch_add(1, Ordering::Relaxed) + 1;
-    tracing::warn!(job.id = %job, why, total, "a callback is given up");
+    /// It was never heard, and will not be.
+    fn given_up(&self, job: &JobId, why: &str) {
+        self.metrics.called(metrics::Callback::GivenUp);
+        tracing::warn!(job.id = %job, why, "a callback is given up");
+    }
 }

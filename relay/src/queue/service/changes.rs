@@ -10,7 +10,10 @@ use serde_json::Value;
 use super::execute::With;
 use super::{Error, Service};
 use crate::blobs::keys_in;
-use crate::limits::{MAX_DEFINITION_BYTES, MAX_HOLDERS};
+use crate::limits::{
+    LATER_S, MAX_DEFINITION_BYTES, MAX_HOLDERS, MAX_JOBS_OF_A_QUEUE, SUBMISSIONS_PER_SECOND,
+};
+use crate::metrics::Refused;
 use crate::queue::command::{Command, Ending, Reply, Submit};
 use crate::queue::open::OpenQueue;
 use crate::queue::record::{EndReason, Holder, Needs};
@@ -67,6 +70,13 @@ impl Service {
         submission: Submission,
     ) -> Result<(JobId, u64), Error> {
         let Submission { id, definition, control, debug, origin } = submission;
+        if let Err(retry_after_s) = queue.submissions.take(self.now()) {
+            self.metrics.refused(Refused::Submissions);
+            let detail =
+                format!("a queue takes {SUBMISSIONS_PER_SECOND} submissions a second: send them slower");
+            let problem = Problem::new("too-many-submissions", "Too many submissions", detail);
+            return Err(Error::Busy { problem, retry_after_s });
+        }
         let bytes = serde_json::to_vec(&definition).map_err(|error| {
             Problem::new("definition-unreadable", "Definition not readable", error.to_string())
         })?;
@@ -100,6 +110,14 @@ impl Service {
                 format!("a job can be held by {MAX_HOLDERS} namespaces: cancel it in some of them"),
             )));
         }
+        if queue.is_full_for(&job) {
+            self.metrics.refused(Refused::Jobs);
+            let detail = format!(
+                "the queue has {MAX_JOBS_OF_A_QUEUE} jobs, the limit: wait until some have ended, or cancel some"
+            );
+            let problem = Problem::new("too-many-jobs", "Too many jobs", detail);
+            return Err(Error::Busy { problem, retry_after_s: LATER_S });
+        }
         let shared = if verified { self.shared_answer(queue, &job).await? } else { None };
         let field = |name: &str| definition.get(name).cloned();
         let submit = Submit {
@@ -117,6 +135,7 @@ impl Service {
         let with = With { documents, done: None };
         let reply = self.execute_with(queue, &Command::Submit(Box::new(submit)), with).await?;
         let Reply::Done { revision } = reply else { return Err(Error::Overtaken) };
+        self.metrics.submissions.inc();
         Ok((job, revision))
     }
 

@@ -28,6 +28,7 @@ impl Service {
                 }
                 Effect::Grant { worker, session, job, lease, attempt, deadline_ms } => {
                     let grant = Granted { worker, session, job, lease, attempt, deadline_ms };
+                    self.metrics.grants.inc();
                     self.send_grant(queue, grant).await;
                 }
                 Effect::Revoke { worker, lease, why } => {

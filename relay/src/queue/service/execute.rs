@@ -9,6 +9,7 @@ use dockframe_shared::{LeaseId, Timestamp};
 use super::carried::Carried;
 use super::sharing::shared_record;
 use super::{ATTEMPTS, Error, Service};
+use crate::metrics;
 use crate::queue::apply;
 use crate::queue::cache::{Looked, Sight};
 use crate::queue::command::{Command, Decision, Due, Effect, Ids, Reply, Write};
@@ -121,6 +122,11 @@ impl Service {
         Carried::new(&self.tasks, async move {
             let at = commit.at;
             let committed = service.store.commit(commit).await;
+            service.metrics.committed(match &committed {
+                Ok(Committed::Ok) => metrics::Committed::Ok,
+                Ok(Committed::Conflict(_)) => metrics::Committed::Conflict,
+                Err(_) => metrics::Committed::Failed,
+            });
             if committed.is_err() {
                 // It may have been made all the same.
                 service.doubt(&queue);

@@ -11,6 +11,7 @@ use dockframe_shared::{InstanceId, JobId, LeaseId, WorkerId};
 
 use super::{Error, Finishing, Service};
 use crate::limits::MAX_NAMED_LEASES;
+use crate::metrics::Finish;
 use crate::queue::apply::submissions_limit;
 use crate::queue::command::{Command, Reply};
 use crate::queue::open::{LeaseSocket, OpenQueue, SocketId};
@@ -252,8 +253,12 @@ impl Service {
         queue.has_room_again(worker);
         queue.wake.notify_one();
         match reply {
-            Reply::Finished { recorded: true, .. } => Ok((true, None)),
+            Reply::Finished { recorded: true, .. } => {
+                self.metrics.finished(Finish::Recorded);
+                Ok((true, None))
+            }
             Reply::Finished { recorded: false, why } => {
+                self.metrics.finished(Finish::Dropped);
                 self.drop_document(lease, finishing).await?;
                 Ok((false, why))
             }

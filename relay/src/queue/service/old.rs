@@ -9,6 +9,7 @@ use dockframe_shared::protocol::{LogStep, Registration};
 use dockframe_shared::{JobId, LeaseId, WorkerId};
 
 use super::{Error, Finishing, Scope, Service};
+use crate::metrics::Finish;
 use crate::queue::cache::{Looked, Sight};
 use crate::queue::command::{Command, Reply};
 use crate::queue::object::{Extra, is_shown, job_object};
@@ -115,7 +116,10 @@ impl Service {
                 ending: finishing.ending().clone(),
             };
             match self.execute_with(queue, &command, with).await? {
-                Reply::Finished { recorded: true, .. } => return Ok(()),
+                Reply::Finished { recorded: true, .. } => {
+                    self.metrics.finished(Finish::Recorded);
+                    return Ok(());
+                }
                 Reply::Stale => self.drop_document(&run, finishing).await?,
                 _ => return self.drop_document(&run, finishing).await,
             }

@@ -1,16 +1,17 @@
-//! How many callbacks are under way at once: so many in all, and of these so many for one queue, so that receivers
-//! that hang hold up their own queue's callbacks only.
+//! How many of something there may be at once: so many in all, and of these so many for one queue, so that what one
+//! queue does takes nothing from another.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dockframe_shared::QueueDigest;
 
-const IN_ALL: usize = 1024;
-const OF_A_QUEUE: usize = 16;
-
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Turns(Arc<Mutex<State>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Turns {
+    state: Arc<Mutex<State>>,
+    in_all: usize,
+    of_a_queue: usize,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,7 +19,7 @@ struct State {
     queues: HashMap<QueueDigest, usize>,
 }
 
-/// One callback may be under way as long as this is held.
+/// One may be under way as long as this is held.
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Turns,
@@ -26,17 +27,26 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
+    pub(crate) fn new(in_all: usize, of_a_queue: usize) -> Self {
+        Self { state: Arc::default(), in_all, of_a_queue }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Counts are whole at every step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One, if there is one free for this queue.
+    pub(crate) fn take_one(&self, queue: QueueDigest) -> Option<Turn> {
+        self.take(queue, 1).pop()
     }
 
     /// As many as are free for this queue, at most `wanted`.
     pub(crate) fn take(&self, queue: QueueDigest, wanted: usize) -> Vec<Turn> {
         let mut state = self.lock();
-        let all = IN_ALL.saturating_sub(state.all);
+        let all = self.in_all.saturating_sub(state.all);
         let taken = state.queues.get(&queue).copied().unwrap_or(0);
-        let free = wanted.min(all).min(OF_A_QUEUE.saturating_sub(taken));
+        let free = wanted.min(all).min(self.of_a_queue.saturating_sub(taken));
         if free > 0 {
             state.all += free;
             *state.queues.entry(queue).or_default() += free;
@@ -66,10 +76,10 @@ mod tests {
 
     #[test]
     fn a_queue_cannot_take_the_turns_of_another_and_turns_come_back() {
-        let turns = Turns::default();
+        let turns = Turns::new(1024, 16);
         let [one, other] = ["one", "other"].map(|name| QueueKey::new(name).unwrap().digest());
         let taken = turns.take(one, 100);
-        assert_eq!(taken.len(), OF_A_QUEUE);
+        assert_eq!(taken.len(), 16);
         assert_eq!(turns.take(one, 1).len(), 0);
         assert_eq!(turns.take(other, 3).len(), 3);
         drop(taken);

@@ -1,6 +1,42 @@
-//! Bounds on what comes from outside, and the reading of sizes and durations in it.
+//! Bounds on what comes from outside, in one place, and the reading of sizes and durations in it.
+//!
+//! What is above one is refused with 413 (too large) or 429 (too many, with `Retry-After`), on a socket of the new
+//! ways with a `Done` that says the same (`relay-protocol` R-27). They are so generous that nobody meets them who
+//! means well. What a slow or greedy peer makes the relay hold is bounded beside the thing itself:
+//!
+//! - what waits for a socket: `queue/outbox` (4,096 messages, 64 MiB; states and lines are not held but made when
+//!   the socket can take them; a peer that does not read is closed with 1008);
+//! - frames: those of one socket are handled one after the other, and the next is not read before; so a socket has
+//!   one change under way, however fast it sends;
+//! - callbacks: so many at once, in all and for each queue, below.
+
+mod rate;
+mod turns;
 
 use dockframe_shared::units;
+
+pub(crate) use rate::Rate;
+pub(crate) use turns::{Turn, Turns};
+
+/// Sockets and event streams in all, and of one queue.
+pub(crate) const MAX_SOCKETS: usize = 50_000;
+pub(crate) const MAX_SOCKETS_OF_A_QUEUE: usize = 20_000;
+/// Jobs of one queue that wait, run or are in its list.
+pub(crate) const MAX_JOBS_OF_A_QUEUE: usize = 500_000;
+/// Submissions to one queue: for each second, and at once after a pause.
+pub(crate) const SUBMISSIONS_PER_SECOND: u32 = 20_000;
+pub(crate) const SUBMISSIONS_AT_ONCE: u32 = 60_000;
+/// Bodies longer than [`LONG_BODY_BYTES`], or of unknown length, that are read into memory at the same time.
+pub(crate) const MAX_LONG_BODIES: usize = 32;
+pub(crate) const LONG_BODY_BYTES: u64 = 1 << 20;
+/// Uploads at the same time.
+pub(crate) const MAX_UPLOADS: usize = 1024;
+/// Callbacks under way at the same time, in all and for one queue.
+pub(crate) const MAX_CALLBACKS: usize = 1024;
+pub(crate) const MAX_CALLBACKS_OF_A_QUEUE: usize = 16;
+/// When it makes sense to come again where something is full: in seconds.
+pub(crate) const SOON_S: u64 = 5;
+pub(crate) const LATER_S: u64 = 60;
 
 /// Longest HTTP body of a submission, and longest socket message (`relay-protocol` R-27).
 pub(crate) const MAX_BODY_BYTES: usize = 64 << 20;
