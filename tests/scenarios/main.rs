@@ -1,5 +1,6 @@
 //! The promises of the whole system, one file each, shown with real processes, containers and browsers.
 
+mod canary;
 mod cancel;
 mod conformance;
 mod example_url;
@@ -8,6 +9,8 @@ mod harness;
 mod link_cut;
 mod metapage_pipes;
 mod nothing_left_behind;
+mod poisoned_queue;
+mod relay_killed;
 mod relay_restart;
 mod same_job_twice;
 mod size_budget;
@@ -15,4 +18,5 @@ mod startup_errors;
 mod submit_and_finish;
 mod up;
 mod worker_conformance;
+mod worker_gone;
 mod worker_lost;

@@ -80,6 +80,38 @@ impl Client {
         Ok(id.with_context(|| format!("the relay answers {text}"))?.to_owned())
     }
 
+    /// Posts JSON, and gives the JSON that it is answered with.
+    ///
+    /// # Errors
+    /// It is refused, or the answer is no JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let answer = self.post_any(path, body).await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        anyhow::ensure!(status == StatusCode::OK, "{path} answers {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Posts JSON, whatever the answer is.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn post_any(&self, path: &str, body: &Value) -> anyhow::Result<reqwest::Response> {
+        let request = self.http.post(format!("{}{path}", self.base)).json(body);
+        // As a client of MCP says that it reads both.
+        let request = request.header("accept", "application/json, text/event-stream");
+        request.send().await.with_context(|| format!("no answer to {path}"))
+    }
+
+    /// Uploads a file.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn put(&self, path: &str, content: &[u8]) -> anyhow::Result<()> {
+        let answer = self.http.put(format!("{}{path}", self.base)).body(content.to_vec()).send().await?;
+        anyhow::ensure!(answer.status().is_success(), "{path} answers {}", answer.status());
+        Ok(())
+    }
+
     /// Cancels a job in the default namespace.
     ///
     /// # Errors

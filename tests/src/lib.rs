@@ -10,8 +10,8 @@
 //! for a wanted value and with a limit; nothing sleeps for a guess.
 //!
 //! What is started is in a module of its own: [`relay`], [`worker`], [`redis`], [`docker`], [`browser`],
-//! [`metapage`] (a page that hosts metaframes), [`proxy`] (a link that can be cut). [`client`] speaks the relay's
-//! public protocol. [`pages`] says what a user sees and does on a page.
+//! [`metapage`] (a page that hosts metaframes), [`proxy`] (a link that can be cut), [`player`] (a worker that does as it
+//! is told). [`client`] speaks the relay's public protocol. [`pages`] says what a user sees and does on a page.
 
 pub mod binary;
 pub mod browser;
@@ -20,6 +20,7 @@ pub mod docker;
 pub mod hash;
 pub mod metapage;
 pub mod pages;
+pub mod player;
 pub mod ports;
 pub mod process;
 pub mod proxy;

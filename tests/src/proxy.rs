@@ -1,9 +1,9 @@
-//! A TCP link that can be cut: sits between two parts and passes bytes on until told otherwise.
+//! A TCP link that can be cut or fall silent: sits between two parts and passes bytes on until told otherwise.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,6 +13,8 @@ enum Link {
     Up,
     /// Open connections are closed and new ones are dropped as they come.
     Cut,
+    /// Everything stays open and nothing comes through, as when a cable is pulled.
+    Silent,
 }
 
 /// Listens at an address of its own and connects on to `target`.
@@ -51,7 +53,12 @@ impl Proxy {
         self.link.send_replace(Link::Cut);
     }
 
-    /// Lets new connections through again.
+    /// Holds back everything that is sent, and says nothing about it.
+    pub fn silence(&self) {
+        self.link.send_replace(Link::Silent);
+    }
+
+    /// Lets everything through again, what was held back too.
     pub fn mend(&self) {
         self.link.send_replace(Link::Up);
     }
@@ -69,12 +76,38 @@ async fn accept(listener: TcpListener, target: SocketAddr, link: watch::Receiver
     }
 }
 
-async fn carry(mut near: TcpStream, target: SocketAddr, mut link: watch::Receiver<Link>) {
-    let Ok(mut far) = TcpStream::connect(target).await else { return };
+async fn carry(near: TcpStream, target: SocketAddr, mut link: watch::Receiver<Link>) {
+    let mut opened = link.clone();
+    if opened.wait_for(|now| *now != Link::Silent).await.is_err() {
+        return;
+    }
+    let Ok(far) = TcpStream::connect(target).await else { return };
+    let (near_in, near_out) = near.into_split();
+    let (far_in, far_out) = far.into_split();
     tokio::select! {
         // Bytes in flight are lost by a cut: that is what a cut is.
-        _ = copy_bidirectional(&mut near, &mut far) => {}
+        _ = pump(near_in, far_out, link.clone()) => {}
+        _ = pump(far_in, near_out, link.clone()) => {}
         _ = link.wait_for(|now| *now == Link::Cut) => {}
+    }
+}
+
+/// Passes bytes on, until either end closes.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut link: watch::Receiver<Link>,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        if link.wait_for(|now| *now != Link::Silent).await.is_err() {
+            return Ok(());
+        }
+        to.write_all(&buffer[..length]).await?;
     }
 }
 
@@ -107,6 +140,16 @@ mod tests {
         assert_eq!(first.read(&mut answer).await.unwrap_or(0), 0);
 
         proxy.mend();
+        let mut quiet = TcpStream::connect(proxy.address()).await.unwrap();
+        proxy.silence();
+        quiet.write_all(b"he").await.unwrap();
+        let silent = quiet.read(&mut answer);
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(100), silent).await.is_err());
+        proxy.mend();
+        quiet.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"he");
+        // The other end talks to one at a time.
+        drop(quiet);
         let mut second = TcpStream::connect(proxy.address()).await.unwrap();
         second.write_all(b"ho").await.unwrap();
         second.read_exact(&mut answer).await.unwrap();

@@ -33,6 +33,8 @@ pub struct Relay {
     name: String,
     address: SocketAddr,
     arguments: Vec<String>,
+    /// Of its log; none: its own.
+    filter: String,
     process: Mutex<Arc<Process>>,
 }
 
@@ -50,13 +52,36 @@ impl Relay {
     /// # Errors
     /// It does not get ready.
     pub async fn start_with(scenario: &Arc<Scenario>, name: &str, store: &Store) -> anyhow::Result<Self> {
-        let store = match store {
-            Store::Embedded => format!("embedded:{}", folder(scenario, name, "store")?.display()),
-            Store::Redis(url) => url.clone(),
-        };
-        let blobs = format!("file:{}", folder(scenario, "shared", "blobs")?.display());
-        let arguments = ["relay", "--store", &store, "--blobs", &blobs].map(str::to_owned).to_vec();
-        Self::launch(scenario, name, arguments).await
+        Self::launch(scenario, name, arguments(scenario, name, store)?).await
+    }
+
+    /// Starts a relay with an embedded store and further words on its command line.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start_saying(
+        scenario: &Arc<Scenario>,
+        name: &str,
+        store: &Store,
+        words: &[&str],
+    ) -> anyhow::Result<Self> {
+        Self::start_logging(scenario, name, store, words, "").await
+    }
+
+    /// The same, with a filter for its log.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start_logging(
+        scenario: &Arc<Scenario>,
+        name: &str,
+        store: &Store,
+        words: &[&str],
+        filter: &str,
+    ) -> anyhow::Result<Self> {
+        let mut arguments = arguments(scenario, name, store)?;
+        arguments.extend(words.iter().map(|word| (*word).to_owned()));
+        Self::launch_logging(scenario, name, arguments, filter).await
     }
 
     /// Starts `dockframe up`: relay, page and a worker of the queue `local`.
@@ -70,13 +95,23 @@ impl Relay {
     }
 
     async fn launch(scenario: &Arc<Scenario>, name: &str, arguments: Vec<String>) -> anyhow::Result<Self> {
+        Self::launch_logging(scenario, name, arguments, "").await
+    }
+
+    async fn launch_logging(
+        scenario: &Arc<Scenario>,
+        name: &str,
+        arguments: Vec<String>,
+        filter: &str,
+    ) -> anyhow::Result<Self> {
         let address = ports::free()?;
-        let process = scenario.start(name, command(scenario, &arguments, address)?)?;
+        let process = scenario.start(name, command(scenario, &arguments, address, filter)?)?;
         let relay = Self {
             scenario: scenario.clone(),
             name: name.to_owned(),
             address,
             arguments,
+            filter: filter.to_owned(),
             process: Mutex::new(process),
         };
         relay.ready().await?;
@@ -128,8 +163,8 @@ impl Relay {
     /// # Errors
     /// It does not get ready.
     pub async fn start_again(&self) -> anyhow::Result<()> {
-        let process =
-            self.scenario.start(&self.name, command(&self.scenario, &self.arguments, self.address)?)?;
+        let command = command(&self.scenario, &self.arguments, self.address, &self.filter)?;
+        let process = self.scenario.start(&self.name, command)?;
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
         self.ready().await
     }
@@ -145,14 +180,31 @@ impl Relay {
     }
 }
 
+fn arguments(scenario: &Scenario, name: &str, store: &Store) -> anyhow::Result<Vec<String>> {
+    let store = match store {
+        Store::Embedded => format!("embedded:{}", folder(scenario, name, "store")?.display()),
+        Store::Redis(url) => url.clone(),
+    };
+    let blobs = format!("file:{}", folder(scenario, "shared", "blobs")?.display());
+    Ok(["relay", "--store", &store, "--blobs", &blobs].map(str::to_owned).to_vec())
+}
+
 fn folder(scenario: &Scenario, name: &str, what: &str) -> anyhow::Result<PathBuf> {
     let path = scenario.folder().join(name).join(what);
     std::fs::create_dir_all(&path)?;
     Ok(path)
 }
 
-fn command(scenario: &Scenario, arguments: &[String], address: SocketAddr) -> anyhow::Result<Command> {
+fn command(
+    scenario: &Scenario,
+    arguments: &[String],
+    address: SocketAddr,
+    filter: &str,
+) -> anyhow::Result<Command> {
     let mut command = scenario.dockframe(&[])?;
+    if !filter.is_empty() {
+        command.env("DOCKFRAME_LOG", filter);
+    }
     command.args(arguments).args(["--listen", &address.to_string()]);
     Ok(command)
 }

@@ -17,7 +17,7 @@ use crate::process::Process;
 use crate::{binary, docker, tests_folder, wait};
 
 /// How long a scenario may take. The test runner's own limit is longer, so that artifacts are still kept.
-const LIMIT: Duration = Duration::from_secs(150);
+pub const LIMIT: Duration = Duration::from_secs(150);
 /// How many lines of each log are shown in the report of a failure.
 const SHOWN_LINES: usize = 40;
 
@@ -106,6 +106,12 @@ impl Scenario {
     #[must_use]
     pub fn queue(&self) -> &str {
         &self.queue
+    }
+
+    /// Says what was counted or measured; shown with `--no-capture`.
+    #[expect(clippy::print_stdout, reason = "it is for people who run the scenario by hand")]
+    pub fn tell(&self, counts: &str) {
+        println!("{}: {counts}", self.name);
     }
 
     /// Starts a program that ends with the scenario.
