@@ -31,7 +31,7 @@ enum Command {
     /// Only the relay, with the page: the meeting point of pages and workers
     Relay(relay::RelayArgs),
     /// A worker: takes the jobs of a queue and runs them in containers
-    Run(Box<dockframe_worker::RunArgs>),
+    Run(Box<run::RunCommand>),
     /// Run jobs, or make links to them
     Job(job::JobArgs),
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use dockframe_relay::{BlobAddress, Config, Relay, StoreAddress};
+use dockframe_relay::{BlobAddress, Config, Origins, Relay, StoreAddress};
 use dockframe_shared::QueueKey;
 use dockframe_worker::{RunArgs, Worker};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,28 @@ pub(crate) struct UpArgs {
     /// GPUs for jobs: a number, `all`, or `device=0,1`
     #[arg(long, short, value_name = "GPUS", default_value = "0")]
     gpus: String,
+
+    #[command(flatten)]
+    pages: PageArgs,
+}
+
+/// Which web pages may run containers on this computer, besides its own. The queue's name does not guard it:
+/// everybody knows `local`.
+#[derive(Debug, Args)]
+pub(crate) struct PageArgs {
+    /// Lets pages of this site run containers here, besides this computer's own and the existing service's
+    #[arg(long, value_name = "URL", env = "DOCKFRAME_ALLOW_ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<Url>,
+}
+
+/// Links of the existing service name the queue `local`, and mean this computer (`worker` 18).
+const EXISTING_SERVICE: &str = "https://container.mtfm.io";
+
+impl PageArgs {
+    fn origins(&self) -> anyhow::Result<Origins> {
+        let existing = Url::parse(EXISTING_SERVICE)?;
+        Ok(Origins::own(self.allow_origin.iter().chain([&existing])))
+    }
 }
 
 pub(crate) async fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -46,13 +68,14 @@ pub(crate) async fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
     let worker = RunArgs { cpus: Some(cpus.to_string()), gpus: Some(args.gpus), ..RunArgs::default() };
     // The surroundings of this command are not a worker's: only where the Engine is counts.
     let env = |name: &str| name.starts_with("DOCKER_").then(|| std::env::var(name).ok()).flatten();
-    serve(args.listen, args.data_dir, worker, env).await
+    serve(args.listen, args.data_dir, &args.pages, worker, env).await
 }
 
 /// A relay, and a worker that takes its jobs from it. Of `worker`, queue, relay and folder are set here.
 pub(crate) async fn serve(
     listen: SocketAddr,
     data_dir: PathBuf,
+    pages: &PageArgs,
     worker: RunArgs,
     env: impl Fn(&str) -> Option<String>,
 ) -> anyhow::Result<ExitCode> {
@@ -62,10 +85,9 @@ pub(crate) async fn serve(
 
     let listener = relay::listen(listen).await?;
     let address = reachable(listener.local_addr()?);
-    let config = Config::new(
-        StoreAddress::Embedded(data_dir.join("store")),
-        BlobAddress::Directory(data_dir.join("blobs")),
-    );
+    let store = StoreAddress::Embedded(data_dir.join("store"));
+    let blobs = BlobAddress::Directory(data_dir.join("blobs"));
+    let config = Config { origins: pages.origins()?, ..Config::new(store, blobs) };
     let relay = Relay::open(config, page::page()).await?;
 
     let worker_args = RunArgs {

@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::callbacks::WebhookSecret;
 use crate::limits::MAX_BLOB_BYTES;
+use crate::origins::Origins;
 
 /// All that a relay is told at its start.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Config {
     /// Where the relay's metrics can be asked for: by everybody who reaches that address, so one that only the
     /// operator reaches. Default: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Which web pages are answered. Default: all.
+    pub origins: Origins,
     /// Longest uploaded file, in bytes. Default: 16 GiB.
     pub max_blob_bytes: u64,
 }
@@ -41,6 +44,7 @@ impl Config {
             webhook_secret: None,
             allow_private_callbacks: false,
             metrics_listen: None,
+            origins: Origins::Any,
             max_blob_bytes: MAX_BLOB_BYTES,
         }
     }

@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod limits;
 mod metrics;
+mod origins;
 pub mod page;
 mod queue;
 mod store;
@@ -27,6 +28,7 @@ use crate::blobs::{Blobs, Documents, LogStore, Logs};
 use crate::callbacks::Callbacks;
 pub use crate::callbacks::{BadSecret, WebhookSecret};
 pub use crate::config::{BadAddress, BlobAddress, Config, StoreAddress};
+pub use crate::origins::Origins;
 use crate::page::Page;
 use crate::queue::service::{Service, Settings};
 use crate::store::Store;
@@ -118,7 +120,7 @@ impl Relay {
             }
             None => None,
         };
-        let app = http::App::new(Arc::new(service), page, config.public_url);
+        let app = http::App::new(Arc::new(service), page, config.public_url, config.origins);
         Ok(Self { app: Arc::new(app), metrics })
     }
 

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::limits::{MAX_LONG_BODIES, MAX_UPLOADS};
+use crate::origins::Origins;
 use crate::page::Page;
 use crate::queue::service::Service;
 
@@ -28,6 +29,7 @@ pub(crate) struct App {
     pub service: Arc<Service>,
     pub page: Page,
     pub public_url: Option<Url>,
+    pub origins: Origins,
     /// Places for long bodies that are read into memory.
     pub long_bodies: Semaphore,
     /// Places for uploads.
@@ -35,8 +37,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(service: Arc<Service>, page: Page, public_url: Option<Url>) -> Self {
+    pub(crate) fn new(service: Arc<Service>, page: Page, public_url: Option<Url>, origins: Origins) -> Self {
         let (long_bodies, uploads) = (Semaphore::new(MAX_LONG_BODIES), Semaphore::new(MAX_UPLOADS));
-        Self { service, page, public_url, long_bodies, uploads }
+        Self { service, page, public_url, origins, long_bodies, uploads }
     }
 }

@@ -78,7 +78,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(site::no_route)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(Arc::clone(&app));
-    routes.layer(middleware::from_fn_with_state(app, sockets_first)).layer(middleware::from_fn(cross_origin))
+    routes
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), sockets_first))
+        .layer(middleware::from_fn(cross_origin))
+        .layer(middleware::from_fn_with_state(app, known_pages))
 }
 
 /// An upgrade never reaches the routes, whatever its path (`relay-protocol` 1.3).
@@ -103,6 +106,17 @@ fn is_well_escaped(path: &str) -> bool {
     path.split('%')
         .skip(1)
         .all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Turns away the pages of foreign sites where that is asked for, before anything else hears of them.
+async fn known_pages(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if app.origins.allow(headers.get(header::ORIGIN), headers.get(header::HOST)) {
+        return next.run(request).await;
+    }
+    let why =
+        "this page may not run containers here: start dockframe with --allow-origin and the page's address";
+    ApiError::Json(StatusCode::FORBIDDEN, why.to_owned()).into_response()
 }
 
 /// Every answer may be read by every site; preflights are answered at once (`relay-protocol` 1.4).
