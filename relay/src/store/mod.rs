@@ -15,6 +15,8 @@ pub(crate) mod embedded;
 mod names;
 pub(crate) mod news;
 pub(crate) mod redis;
+#[cfg(test)]
+mod versions;
 
 use dockframe_shared::{JobId, LeaseId, QueueDigest, Timestamp};
 use futures_util::future::BoxFuture;

@@ -20,11 +20,18 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Acknowledges what is synced.
     pub(crate) fn start() -> Self {
-        Self::start_with("always")
+        Self::start_in(tempfile::tempdir().unwrap(), "always")
     }
 
-    fn start_with(appendfsync: &'static str) -> Self {
+    /// With data that is put into its folder first.
+    #[allow(dead_code, reason = "not every test has some")]
+    pub(crate) fn start_from(fill: impl FnOnce(&std::path::Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        fill(folder.path());
+        Self::start_in(folder, "always")
+    }
+
+    fn start_in(folder: TempDir, appendfsync: &'static str) -> Self {
         let mut server = Self { port: 0, folder, appendfsync, process: None };
         // Another process may take the port before the server has it.
         for _ in 0..10 {
