@@ -97,7 +97,17 @@ pub(crate) struct Pair {
     pub machine: usize,
 }
 
-/// Which waiting jobs go where now. `refuses(job, machine)`: this worker declined this job lately.
+/// Whether a worker would take a job now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Willing {
+    /// It declined it.
+    No,
+    /// It did not answer lately: others come first.
+    Last,
+    Yes,
+}
+
+/// Which waiting jobs go where now.
 ///
 /// Jobs come in the order of work, each to the fitting machine with the most room left. One that found none for
 /// [`PASSED_OVER`] reserves the first machine that could ever take it: later jobs stay away from there until it fits.
@@ -105,19 +115,21 @@ pub(crate) fn plan<'a>(
     waiting: impl Iterator<Item = Waiting<'a>>,
     machines: &mut [Machine],
     now: Timestamp,
-    refuses: impl Fn(&JobId, &Machine) -> bool,
+    willing: impl Fn(&JobId, &Machine) -> Willing,
 ) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for Waiting { job, needs, since } in waiting {
         if machines.iter().all(Machine::is_full) {
             break;
         }
-        let fitting = |machine: &Machine| machine.lacks(needs).is_none() && !refuses(job, machine);
+        let fitting =
+            |machine: &Machine| machine.lacks(needs).is_none() && willing(job, machine) != Willing::No;
+        let free = |machine: &Machine| machine.cpus - machine.used.cpus;
         let best = machines
             .iter()
             .enumerate()
             .filter(|(_, machine)| machine.has_room(needs) && fitting(machine))
-            .max_by(|(_, a), (_, b)| (a.cpus - a.used.cpus).total_cmp(&(b.cpus - b.used.cpus)))
+            .max_by(|(_, a), (_, b)| willing(job, a).cmp(&willing(job, b)).then(free(a).total_cmp(&free(b))))
             .map(|(number, _)| number);
         if let Some(machine) = best {
             let chosen = &mut machines[machine];
@@ -191,7 +203,7 @@ mod tests {
     fn go(jobs: &[(JobId, Needs)], machines: &mut [Machine], now: i64) -> Vec<Pair> {
         let since = Timestamp::from_millis(0);
         let waiting = jobs.iter().map(|(job, needs)| Waiting { job, needs, since });
-        plan(waiting, machines, Timestamp::from_millis(now), |_, _| false)
+        plan(waiting, machines, Timestamp::from_millis(now), |_, _| Willing::Yes)
     }
 
     #[test]
@@ -199,6 +211,27 @@ mod tests {
         let jobs: Vec<_> = ids(&["a", "b", "c"]).into_iter().map(|id| (id, Needs::default())).collect();
         let pairs = go(&jobs, &mut [machine("w", 2.0, 0.0)], 0);
         assert_eq!(pairs.iter().map(|pair| pair.job.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn who_did_not_answer_comes_last_and_is_asked_again_where_there_is_nobody_else() {
+        let (job, needs) = (JobId::new("a").unwrap(), Needs::default());
+        let asked = |machines: &mut [Machine]| {
+            let since = Timestamp::from_millis(0);
+            let waiting = [Waiting { job: &job, needs: &needs, since }];
+            let willing = |_: &JobId, machine: &Machine| match machine.worker.as_str() {
+                "slow" => Willing::Last,
+                "unwilling" => Willing::No,
+                _ => Willing::Yes,
+            };
+            let pairs = plan(waiting.into_iter(), machines, since, willing);
+            pairs.first().map(|pair| machines[pair.machine].worker.as_str().to_owned())
+        };
+        let [slow, other, unwilling] = ["slow", "other", "unwilling"].map(|name| machine(name, 4.0, 0.0));
+        let small = Machine { cpus: 1.0, ..other };
+        assert_eq!(asked(&mut [slow.clone(), small, unwilling.clone()]).as_deref(), Some("other"));
+        assert_eq!(asked(&mut [slow, unwilling.clone()]).as_deref(), Some("slow"));
+        assert_eq!(asked(&mut [unwilling]), None);
     }
 
     #[test]

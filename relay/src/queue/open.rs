@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::cache::Cache;
 use super::elsewhere::{Lists, TOLD_DECLINES};
 use super::heard::Heard;
+use super::matching::{Machine, Willing};
 use super::outbox::{Outbox, text};
 use super::timing;
 use crate::limits::{MAX_JOBS_OF_A_QUEUE, Rate, SUBMISSIONS_AT_ONCE, SUBMISSIONS_PER_SECOND};
@@ -87,6 +88,8 @@ pub(crate) struct OldSocket {
 #[derive(Debug, Clone)]
 struct Declined {
     instance: InstanceId,
+    /// It only did not answer: it comes after others, and not never.
+    comes_last: bool,
     /// `None`: as long as its process lives.
     until: Option<Timestamp>,
     why: String,
@@ -192,7 +195,7 @@ impl OpenQueue {
             DeclineRetry::Later => Some(now.plus_millis(timing::DECLINED_LATER)),
             DeclineRetry::Never => None,
         };
-        let declined = Declined { instance: instance.clone(), until, why: why.to_owned() };
+        let declined = Declined { instance: instance.clone(), comes_last: false, until, why: why.to_owned() };
         self.workers_to_share.store(true, Ordering::Relaxed);
         lock(&self.declines).insert((job.clone(), worker.clone()), declined);
     }
@@ -207,7 +210,7 @@ impl OpenQueue {
     ) {
         let until = Some(now.plus_millis(timing::ACCEPT));
         let why = "did not answer".to_owned();
-        let declined = Declined { instance: instance.clone(), until, why };
+        let declined = Declined { instance: instance.clone(), comes_last: true, until, why };
         lock(&self.declines).insert((job.clone(), worker.clone()), declined);
     }
 
@@ -221,8 +224,21 @@ impl OpenQueue {
     ) -> Option<String> {
         let here = lock(&self.declines).get(&(job.clone(), worker.clone())).cloned();
         match here {
-            Some(declined) => declined.stands(instance, now).then_some(declined.why),
+            Some(declined) => {
+                (declined.stands(instance, now) && !declined.comes_last).then_some(declined.why)
+            }
             None => self.elsewhere().declined(job, worker, instance).map(str::to_owned),
+        }
+    }
+
+    pub(crate) fn willing(&self, job: &JobId, machine: &Machine, now: Timestamp) -> Willing {
+        let here = lock(&self.declines).get(&(job.clone(), machine.worker.clone())).cloned();
+        if here.is_some_and(|declined| declined.comes_last && declined.stands(&machine.instance, now)) {
+            return Willing::Last;
+        }
+        match self.declined(job, &machine.worker, &machine.instance, now) {
+            Some(_) => Willing::No,
+            None => Willing::Yes,
         }
     }
 
@@ -234,8 +250,9 @@ impl OpenQueue {
         now: Timestamp,
     ) -> Vec<(JobId, String)> {
         let declines = lock(&self.declines);
-        let standing =
-            declines.iter().filter(|((_, id), declined)| id == worker && declined.stands(instance, now));
+        let standing = declines.iter().filter(|((_, id), declined)| {
+            id == worker && !declined.comes_last && declined.stands(instance, now)
+        });
         standing.map(|((job, _), declined)| (job.clone(), declined.why.clone())).take(TOLD_DECLINES).collect()
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::ws::WebSocket;
 use dockframe_shared::job::StateName;
-use dockframe_shared::protocol::{ClientMessage, Jobs, RelayMessage, WatchedJobs};
+use dockframe_shared::protocol::{Change, ClientMessage, Jobs, RelayMessage, WatchedJobs};
 use dockframe_shared::{JobId, QueueKey};
 
 use super::changes::Changes;
@@ -68,8 +68,12 @@ impl Peer for OldClient {
         match ClientMessage::read(text) {
             Ok(ClientMessage::Ping) => self.outbox.answer(&RelayMessage::Pong(None)),
             Ok(ClientMessage::StateChange(change)) => {
-                // No answer in the old way: what became of it shows in the next list.
-                drop(self.changes.make(change).await);
+                let submitted = matches!(change.change, Change::Queued { .. }).then(|| change.job.clone());
+                // No answer in the old way: what became of it shows in what is told of the job. A submission is
+                // answered by that also where it changed nothing (`relay-protocol` 3.9).
+                if let (Ok(_), Some(job)) = (self.changes.make(change).await, submitted) {
+                    self.outbox.job_changed(&job);
+                }
             }
             Ok(ClientMessage::QueryJob { job_id }) => self.tell(job_id).await,
             Ok(ClientMessage::QueryJobStates) => self.outbox.push_text(self.list()),

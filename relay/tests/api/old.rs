@@ -147,6 +147,17 @@ async fn what_is_not_theirs_to_say_has_no_effect() {
 }
 
 #[tokio::test]
+async fn a_submission_is_answered_also_where_it_changes_nothing() {
+    let relay = TestRelay::start().await;
+    let mut client = old_client(&relay, "q1").await;
+    for _ in 0..3 {
+        client.send(&queued("J1", "n1", "")).await;
+        client.expect_state("J1", "Queued").await;
+        client.drain().await;
+    }
+}
+
+#[tokio::test]
 async fn a_question_is_answered_to_the_asker_alone() {
     let relay = TestRelay::start().await;
     let mut asker = old_client(&relay, "q1").await;

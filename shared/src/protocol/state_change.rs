@@ -45,6 +45,8 @@ impl Change {
 struct QueuedValue {
     #[serde(rename = "type", default)]
     tag: QueuedTag,
+    /// Nobody reads it, and some senders leave it out.
+    #[serde(default)]
     time: Timestamp,
     enqueued: Box<Enqueued>,
 }

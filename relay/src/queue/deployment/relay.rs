@@ -60,6 +60,8 @@ pub(super) struct OpenQueue {
     pub old: BTreeMap<usize, (WorkerId, u64)>,
     watchers: BTreeMap<JobId, Vec<usize>>,
     declines: BTreeMap<(JobId, WorkerId), (InstanceId, Option<i64>)>,
+    /// Who did not accept, and until when others come first.
+    unheard: BTreeMap<(JobId, WorkerId), (InstanceId, i64)>,
     granting: usize,
     grant_again: bool,
 }

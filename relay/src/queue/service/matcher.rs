@@ -139,10 +139,8 @@ impl Service {
         let mut others = self.all_machines(queue);
         others.retain(|machine| Some(&machine.worker) != holder.as_ref());
         let waiting = std::iter::once(Waiting { job, needs: &needs, since: now });
-        let refuses = |job: &JobId, machine: &Machine| {
-            queue.declined(job, &machine.worker, &machine.instance, now).is_some()
-        };
-        !matching::plan(waiting, &mut others, now, refuses).is_empty()
+        let willing = |job: &JobId, machine: &Machine| queue.willing(job, machine, now);
+        !matching::plan(waiting, &mut others, now, willing).is_empty()
     }
 
     /// Grants until nothing more fits.
@@ -165,10 +163,8 @@ impl Service {
                     needs: &record.needs,
                     since: record.queued_time,
                 });
-                let refuses = |job: &JobId, machine: &Machine| {
-                    queue.declined(job, &machine.worker, &machine.instance, now).is_some()
-                };
-                matching::plan(waiting, &mut machines, now, refuses)
+                let willing = |job: &JobId, machine: &Machine| queue.willing(job, machine, now);
+                matching::plan(waiting, &mut machines, now, willing)
             };
             if pairs.is_empty() {
                 return;

@@ -101,13 +101,23 @@ impl World {
         waiting: impl Iterator<Item = (&'a JobId, &'a Needs, Timestamp)>,
         machines: &mut [crate::queue::matching::Machine],
     ) -> Vec<crate::queue::matching::Pair> {
-        use crate::queue::matching::{Waiting, plan};
-        let refuses = |job: &JobId, machine: &crate::queue::matching::Machine| {
-            open.declines.get(&(job.clone(), machine.worker.clone())).is_some_and(|(instance, until)| {
-                *instance == machine.instance && until.is_none_or(|until| self.now < until)
-            })
+        use crate::queue::matching::{Machine, Waiting, Willing, plan};
+        let willing = |job: &JobId, machine: &Machine| {
+            let name = (job.clone(), machine.worker.clone());
+            let is_its = |instance: &InstanceId| *instance == machine.instance;
+            let declined = open.declines.get(&name).is_some_and(|(instance, until)| {
+                is_its(instance) && until.is_none_or(|until| self.now < until)
+            });
+            let unheard = open.unheard.get(&name);
+            if declined {
+                Willing::No
+            } else if unheard.is_some_and(|(instance, until)| is_its(instance) && self.now < *until) {
+                Willing::Last
+            } else {
+                Willing::Yes
+            }
         };
-        plan(waiting.map(|(job, needs, since)| Waiting { job, needs, since }), machines, self.time(), refuses)
+        plan(waiting.map(|(job, needs, since)| Waiting { job, needs, since }), machines, self.time(), willing)
     }
 
     pub(super) fn match_jobs(&mut self, relay: usize, queue: usize) {

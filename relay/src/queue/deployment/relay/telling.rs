@@ -216,7 +216,7 @@ impl World {
     }
 
     pub(super) fn did_not_accept(&mut self, relay: usize, queue: usize, job: &JobId, lease: Lease) {
-        let until = Some(self.now + timing::ACCEPT);
+        let until = self.now + timing::ACCEPT;
         let Some(open) = self.relays[relay].queues[queue].as_mut() else { return };
         let still = open
             .cache
@@ -224,7 +224,7 @@ impl World {
             .and_then(|known| known.value.active_lease())
             .is_some_and(|l| l.id == lease.id);
         if let (false, Some(instance)) = (still, lease.instance) {
-            open.declines.insert((job.clone(), lease.worker), (instance, until));
+            open.unheard.insert((job.clone(), lease.worker), (instance, until));
         }
     }
 }
