@@ -47,6 +47,13 @@ pub(crate) async fn page(
     if first == "docs" {
         return Err(ApiError::no_route());
     }
+    // Hosts ask for the definition below the address that they embed (`metaframe` 2.1).
+    if path.ends_with("/metaframe.json")
+        && !matches!(first, "q" | "f" | "mcp" | "api")
+        && let Some(response) = app.page.file("metaframe.json", &headers)
+    {
+        return Ok(response);
+    }
     if matches!(first, "q" | "f" | "j" | "mcp" | "api") {
         return Err(ApiError::Json(StatusCode::NOT_FOUND, "Not found".to_owned()));
     }

@@ -197,6 +197,9 @@ async fn the_page_is_served_compressed_cached_and_embeddable() {
     let job_page = relay.get("/j/whatever").await.text().await.unwrap();
     assert!(job_page.contains("<head><base href=\"/\">"), "{job_page}");
     assert_eq!(relay.get_json("/metaframe.json").await, json!({"version": "1"}));
+    // Hosts ask below the address that they embed, also a short one.
+    let below = format!("/j/{}/metaframe.json", "0".repeat(64));
+    assert_eq!(relay.get_json(&below).await, json!({"version": "1"}));
     let navigation = http().get(relay.url("/some/where")).header("Accept", "text/html").send().await.unwrap();
     assert_eq!(navigation.status(), 200);
     assert_eq!(relay.get("/missing.js").await.status(), 404);
