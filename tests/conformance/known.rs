@@ -55,7 +55,7 @@ fn word(mark: Mark) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{items, worker};
+    use crate::{items, page, worker};
 
     fn read(text: &str) -> anyhow::Result<Known> {
         let mut known = Known::default();
@@ -81,6 +81,12 @@ mod tests {
     fn the_list_of_our_worker_can_be_read() {
         let all: Vec<_> = worker::items::all().iter().map(|item| item.about).collect();
         Known::default().read(include_str!("known-failures-worker.txt"), &all).unwrap();
+    }
+
+    #[test]
+    fn the_list_of_our_page_can_be_read() {
+        let all: Vec<_> = page::items::all().iter().map(|item| item.about).collect();
+        Known::default().read(include_str!("known-failures-page.txt"), &all).unwrap();
     }
 
     #[test]

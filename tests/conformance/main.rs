@@ -1,17 +1,18 @@
 //! `dockframe-conformance relay URL`: does a relay keep the promises of the protocol?
-//! `dockframe-conformance page URL`: is a page a metaframe of the protocol ([`page`])?
 //! `dockframe-conformance worker -- COMMAND…`: does a worker?
+//! `dockframe-conformance page URL`: does a page, as a metaframe?
 //!
 //! Black box. Of a relay it drives nothing but the wire (HTTP, client sockets, worker sockets) and plays the workers
 //! itself, so it needs no container, no browser and no knowledge of the relay's insides. Of a worker it knows the
-//! command line and the wire, and looks at the Docker Engine; the relay is scripted ([`worker::relay`]). Each test
-//! belongs to a numbered item of the checklists (`relay-protocol` 7, `jobs-and-states` 10, `worker` 25) or to a row of
-//! the weaknesses (`relay-protocol` 6, `jobs-and-states` 12, `worker` 20), and is either *compat* (any relay or worker
-//! of the protocol keeps it) or *dockframe* (beyond it).
+//! command line and the wire, and looks at the Docker Engine; the relay is scripted ([`worker::relay`]). Of a page it sees
+//! what a host, a relay and a user see, in Chromium; the relay is scripted ([`page::relay`]). Each test
+//! belongs to a numbered item of the checklists (`relay-protocol` 7, `jobs-and-states` 10, `worker` 25, `metaframe` 9)
+//! or to a row of the weaknesses (`relay-protocol` 6, `jobs-and-states` 12, `worker` 20), and is either *compat* (any
+//! relay, worker or page of the protocol keeps it) or *dockframe* (beyond it).
 //!
 //! [`registry`] is the list of tests, [`runner`] runs them side by side, [`report`] prints what came out. The tests of
 //! relays are in [`items`], one file a subject; [`peers`] are the programs they play; [`replay`] plays recorded
-//! exchanges. All that is about workers is in [`worker`].
+//! exchanges. All that is about workers is in [`worker`], about pages in [`page`].
 
 mod check;
 mod items;
@@ -35,7 +36,7 @@ use crate::registry::{About, Mark};
 use crate::test::{Relay, Test};
 use crate::worker::setup::Setup;
 
-/// Checks that a relay or a worker keeps the promises of the protocol, from outside.
+/// Checks that a relay, a worker or a page keeps the promises of the protocol, from outside.
 #[derive(Debug, Parser)]
 #[command(name = "dockframe-conformance", version)]
 struct Arguments {
@@ -47,13 +48,10 @@ struct Arguments {
 enum Command {
     /// Runs the tests against a relay.
     Relay(Box<RelayArguments>),
-    /// Shows that a page is a metaframe: it is loaded into a real host in Chromium, and shakes hands.
-    Page {
-        /// Address of the page, such as `http://127.0.0.1:8000/`.
-        url: url::Url,
-    },
     /// Runs the tests against a worker.
     Worker(Box<WorkerArguments>),
+    /// Runs the tests against a page, in Chromium.
+    Page(Box<PageArguments>),
     /// Prints the tests without running them.
     List(ListArguments),
 }
@@ -63,6 +61,9 @@ struct ListArguments {
     /// The tests of workers instead of those of relays.
     #[arg(long)]
     worker: bool,
+    /// The tests of pages instead of those of relays.
+    #[arg(long, conflicts_with = "worker")]
+    page: bool,
     #[command(flatten)]
     selection: Selection,
 }
@@ -87,6 +88,21 @@ struct WorkerArguments {
     /// Keep the folder of each failed test, with the worker's log.
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+#[derive(Debug, clap::Args)]
+struct PageArguments {
+    /// Address of the page, such as `http://127.0.0.1:8000/`. It is loaded through a relay that the tests script.
+    url: url::Url,
+    /// How many tests run side by side, each in a window of one Chromium.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
+    parallel: u16,
+    /// A list of tests that are known to fail, each with its reason. One that passes is an error too. May be given
+    /// several times.
+    #[arg(long)]
+    known: Vec<PathBuf>,
     #[command(flatten)]
     selection: Selection,
 }
@@ -131,11 +147,14 @@ fn main() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         match Arguments::parse().command {
-            Command::List(ListArguments { worker, selection }) => {
+            Command::List(ListArguments { worker, page, selection }) => {
                 let about = |all: Vec<About>| report::list(all.into_iter());
                 let Selection { only, item } = selection;
                 if worker {
                     let chosen = registry::selected(worker::items::all(), only, &item);
+                    about(chosen.iter().map(|item| item.about).collect())?;
+                } else if page {
+                    let chosen = registry::selected(page::items::all(), only, &item);
                     about(chosen.iter().map(|item| item.about).collect())?;
                 } else {
                     let chosen = registry::selected(items::all(), only, &item);
@@ -144,8 +163,8 @@ fn main() -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Relay(arguments) => relay(*arguments).await,
-            Command::Page { url } => page::run(&url).await,
             Command::Worker(arguments) => worker(*arguments).await,
+            Command::Page(arguments) => page(*arguments).await,
         }
     })
 }
@@ -190,6 +209,22 @@ async fn worker(arguments: WorkerArguments) -> anyhow::Result<ExitCode> {
     let parallel = usize::from(arguments.parallel);
     let outcomes = runner::run(&chosen, || worker::setup::Test::new(&setup), parallel, &known).await?;
     verdict(&outcomes, begin)
+}
+
+async fn page(arguments: PageArguments) -> anyhow::Result<ExitCode> {
+    let all = page::items::all();
+    let known = known(&arguments.known, &all.iter().map(|item| item.about).collect::<Vec<_>>())?;
+    let chosen = registry::selected(all, arguments.selection.only, &arguments.selection.item);
+    anyhow::ensure!(
+        !chosen.is_empty(),
+        "no test is selected: `dockframe-conformance list --page` prints them"
+    );
+    let setup = std::sync::Arc::new(page::setup::Setup::new(&arguments.url).await?);
+    let begin = std::time::Instant::now();
+    let parallel = usize::from(arguments.parallel);
+    let outcomes = runner::run(&chosen, || page::setup::Test::new(&setup), parallel, &known).await;
+    setup.end().await;
+    verdict(&outcomes?, begin)
 }
 
 fn verdict(outcomes: &[runner::Outcome], begin: std::time::Instant) -> anyhow::Result<ExitCode> {

@@ -9,6 +9,7 @@ mod harness;
 mod link_cut;
 mod metapage_pipes;
 mod nothing_left_behind;
+mod page_conformance;
 mod poisoned_queue;
 mod relay_killed;
 mod relay_restart;

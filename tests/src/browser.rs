@@ -25,7 +25,8 @@ const RECORDER: &str = r"
     window.addEventListener('message', (event) => {
       const plain = JSON.parse(JSON.stringify(event.data ?? null, (key, value) =>
         ArrayBuffer.isView(value) || value instanceof ArrayBuffer ? { $binary: value.byteLength } : value));
-      window.__messages.push({ fromParent: event.source === window.parent && window !== window.top, data: plain });
+      const at = performance.timeOrigin + performance.now();
+      window.__messages.push({ at, fromParent: event.source === window.parent && window !== window.top, data: plain });
     }, true);
 ";
 
@@ -36,6 +37,8 @@ const WINDOW: (u32, u32) = (1280, 860);
 pub struct Browser {
     /// `None` after the end. Locked for one action at a time: which frame is meant is a state of the session.
     client: Mutex<Option<Client>>,
+    /// The window that is there from the beginning, and stays.
+    first: WindowHandle,
     driver: Process,
     profile: PathBuf,
 }
@@ -63,7 +66,8 @@ impl Browser {
             .await
             .context("Chromium does not start")?;
         record(&client).await?;
-        Ok(Self { client: Mutex::new(Some(client)), driver, profile })
+        let first = client.window().await?;
+        Ok(Self { first, client: Mutex::new(Some(client)), driver, profile })
     }
 
     /// Goes to an address.
@@ -95,6 +99,8 @@ impl Browser {
     /// The browser does not answer.
     pub async fn window(self: &Arc<Self>) -> anyhow::Result<Frame> {
         let session = self.session().await?;
+        // The one before may be closed.
+        session.switch_to_window(self.first.clone()).await?;
         let window = session.new_window(false).await?.handle;
         session.switch_to_window(window.clone()).await?;
         record(&session).await?;
@@ -310,7 +316,16 @@ impl Frame {
         self.attempt(&format!("keys in {css}"), css, async |element| element.send_keys(keys).await).await
     }
 
-    /// All messages that the document has received since it was loaded: `{fromParent, data}` each.
+    /// Sends keys to whatever has the focus.
+    ///
+    /// # Errors
+    /// The browser does not answer.
+    pub async fn keys_to_page(&self, keys: &str) -> anyhow::Result<()> {
+        self.within(async |client| Ok(client.active_element().await?.send_keys(keys).await?)).await
+    }
+
+    /// All messages that the document has received since it was loaded: `{at, fromParent, data}` each, `at` in
+    /// milliseconds since 1970.
     ///
     /// # Errors
     /// There is no such frame.

@@ -15,6 +15,8 @@ pub(crate) const ID: &str = "host0001";
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
     page: Frame,
+    /// Of the frame.
+    name: String,
 }
 
 /// A message of the metaframe: since when, and what.
@@ -41,7 +43,7 @@ impl Host {
     ///
     /// # Errors
     /// It does not come.
-    pub(crate) async fn open(page: Frame, origin: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn open(page: Frame, origin: &str, name: &str) -> anyhow::Result<Self> {
         page.open(&format!("{origin}/scripted.html")).await?;
         wait::until("the scripted host", wait::SOON, async || {
             match page.run("return Boolean(window.host)", &[]).await {
@@ -50,7 +52,7 @@ impl Host {
             }
         })
         .await?;
-        Ok(Self { page })
+        Ok(Self { page, name: name.to_owned() })
     }
 
     /// Makes the frame. `answers`: what each request is answered beside the ids, `null`: nothing.
@@ -59,13 +61,14 @@ impl Host {
     /// The page does not answer.
     pub(crate) async fn load(&self, url: &str, answers: &Value) -> anyhow::Result<()> {
         let confirms = !answers.is_null();
-        let how = json!({ "name": NAME, "url": url, "id": ID, "answers": answers, "confirms": confirms });
+        let how =
+            json!({ "name": self.name, "url": url, "id": ID, "answers": answers, "confirms": confirms });
         self.call("open", &[how]).await
     }
 
     /// The metaframe's document.
     pub(crate) fn frame(&self) -> Frame {
-        self.page.frame(NAME)
+        self.page.frame(&self.name)
     }
 
     /// From now on requests are answered like this.
@@ -159,6 +162,15 @@ impl Host {
             said.iter().filter(|said| said.is(method)).nth(nth).map(|said| said.data.clone())
         })
         .await
+    }
+
+    /// A script in the host's own document.
+    ///
+    /// # Errors
+    /// It throws.
+    pub(crate) async fn run(&self, script: &str) -> anyhow::Result<()> {
+        self.page.run(script, &[]).await?;
+        Ok(())
     }
 
     async fn call(&self, function: &str, arguments: &[Value]) -> anyhow::Result<()> {

@@ -10,14 +10,19 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use axum::body::Bytes;
+use dockframe_tests::wait;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use self::table::Job;
+pub(crate) use self::table::{Job, entry, finished};
+
+/// How long anything may take that the page does at once, its loading included, on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// How the relay speaks with pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +56,8 @@ pub(crate) struct Settings {
     /// Submissions, cancels and deletions change the table, and are told of.
     pub(crate) records: bool,
     pub(crate) answers_queries: bool,
+    /// A job with inputs finishes at once, and its outputs are they, below `echo/`.
+    pub(crate) echoes: bool,
     /// A submission with `control.rerun` runs a job again whose result has that time.
     pub(crate) knows_rerun: bool,
     /// `Done` is refused with this text.
@@ -61,6 +68,7 @@ pub(crate) struct Settings {
     pub(crate) upload_delay: Duration,
     /// What `result.json` answers instead of the result.
     pub(crate) result: Answer,
+    pub(crate) result_delay: Duration,
     pub(crate) workers: Vec<Value>,
 }
 
@@ -76,12 +84,6 @@ pub(crate) enum Answer {
 }
 
 /// Something that the page did.
-#[derive(Debug, Clone)]
-pub(crate) struct Event {
-    pub(crate) at: Instant,
-    pub(crate) what: What,
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum What {
     /// A socket was opened: path with query, as it came.
@@ -130,8 +132,6 @@ impl What {
 
 #[derive(Debug)]
 struct Socket {
-    /// As it came.
-    queue: String,
     watches: bool,
     is_open: bool,
     watched: Vec<String>,
@@ -148,7 +148,7 @@ enum Order {
 struct State {
     settings: Settings,
     sockets: Vec<Socket>,
-    events: Vec<Event>,
+    events: Vec<What>,
     jobs: BTreeMap<String, Job>,
     definitions: BTreeMap<String, Value>,
     blobs: BTreeMap<String, Bytes>,
@@ -170,7 +170,7 @@ impl Inner {
     }
 
     fn happened(&self, what: What) {
-        self.state().events.push(Event { at: Instant::now(), what });
+        self.state().events.push(what);
         self.news.send_modify(|n| *n += 1);
     }
 }
@@ -204,12 +204,14 @@ impl Relay {
             greets: true,
             records: true,
             answers_queries: true,
+            echoes: false,
             knows_rerun: true,
             refuses: None,
             takes_uploads: true,
             redirects: false,
             upload_delay: Duration::ZERO,
             result: Answer::Honest,
+            result_delay: Duration::ZERO,
             workers: vec![json!({
                 "id": "worker1", "version": "0.54.85", "cpus": 4, "gpus": 0,
                 "time": crate::test::now(), "maxJobDuration": "5m",
@@ -247,13 +249,9 @@ impl Relay {
 
     // --- what came ---
 
-    pub(crate) fn events(&self) -> Vec<Event> {
-        self.inner.state().events.clone()
-    }
-
     /// What came since this many events.
     pub(crate) fn since(&self, seen: usize) -> Vec<What> {
-        self.inner.state().events.iter().skip(seen).map(|event| event.what.clone()).collect()
+        self.inner.state().events.iter().skip(seen).cloned().collect()
     }
 
     /// How many events there are: the place to look from later.
@@ -276,7 +274,7 @@ impl Relay {
         let wait = async {
             loop {
                 news.borrow_and_update();
-                let found = self.inner.state().events.iter().skip(from).find_map(|event| probe(&event.what));
+                let found = self.inner.state().events.iter().skip(from).find_map(&probe);
                 if let Some(found) = found {
                     return found;
                 }
@@ -297,8 +295,86 @@ impl Relay {
     /// # Errors
     /// None came.
     pub(crate) async fn submission(&self, from: usize) -> anyhow::Result<Value> {
-        self.awaits("a submission", from, crate::check::SOON, |what| {
+        self.awaits("a submission", from, SOON, |what| {
             what.change("Queued").map(|(_, value)| value["enqueued"].clone())
+        })
+        .await
+    }
+
+    /// Waits for a submission with this parameter `N`: the page that was here before may still be speaking.
+    ///
+    /// # Errors
+    /// None came.
+    pub(crate) async fn submission_numbered(&self, n: &str, from: usize) -> anyhow::Result<Value> {
+        self.awaits(&format!("a submission with N={n}"), from, SOON, |what| {
+            let (_, value) = what.change("Queued")?;
+            (value["enqueued"]["definition"]["env"]["N"] == n).then(|| value["enqueued"].clone())
+        })
+        .await
+    }
+
+    /// Waits for the submission of a job other than this one.
+    ///
+    /// # Errors
+    /// None came.
+    pub(crate) async fn submission_of_another(&self, id: &str, from: usize) -> anyhow::Result<Value> {
+        self.awaits("a submission of another job", from, SOON, |what| {
+            let (job, value) = what.change("Queued")?;
+            (job != id).then(|| value["enqueued"].clone())
+        })
+        .await
+    }
+
+    /// Waits for a submission and lets the job finish with this result; gives its id.
+    ///
+    /// # Errors
+    /// None came.
+    pub(crate) async fn runs_to_the_end(&self, from: usize, result: Value) -> anyhow::Result<String> {
+        let id = id_of(&self.submission(from).await?)?;
+        self.runs(&id);
+        self.finishes(&id, "Success", result);
+        Ok(id)
+    }
+
+    /// Waits for the page's wish to end a job, and gives `value`.
+    ///
+    /// # Errors
+    /// None came.
+    pub(crate) async fn ending(&self, reason: &str, from: usize) -> anyhow::Result<Value> {
+        self.awaits(&format!("Finished/{reason}"), from, SOON, |what| {
+            let (_, value) = what.change("Finished")?;
+            (value["reason"] == reason).then(|| value.clone())
+        })
+        .await
+    }
+
+    /// That nothing is submitted for a while.
+    ///
+    /// # Errors
+    /// Something is.
+    pub(crate) async fn stays_quiet(&self, from: usize, how_long: Duration) -> anyhow::Result<()> {
+        wait::stays("no submission", how_long, async || match &*self.submissions(from) {
+            [] => Ok(()),
+            some => Err(format!("{}", json!(some))),
+        })
+        .await
+    }
+
+    /// That no job but this one is submitted for a while: a repetition is nothing to the queue.
+    ///
+    /// # Errors
+    /// Another is.
+    pub(crate) async fn submits_no_other(
+        &self,
+        id: &str,
+        from: usize,
+        how_long: Duration,
+    ) -> anyhow::Result<()> {
+        wait::stays("no other submission", how_long, async || {
+            match self.submissions(from).into_iter().find(|enqueued| enqueued["id"] != id) {
+                None => Ok(()),
+                Some(other) => Err(other.to_string()),
+            }
         })
         .await
     }
@@ -322,6 +398,11 @@ impl Relay {
         }
     }
 
+    /// How many sockets are open.
+    pub(crate) fn open_sockets(&self) -> usize {
+        self.inner.state().sockets.iter().filter(|socket| socket.is_open).count()
+    }
+
     /// A frame to all open sockets, as it is.
     pub(crate) fn say(&self, frame: &Value) {
         let state = self.inner.state();
@@ -339,6 +420,19 @@ impl Relay {
     pub(crate) fn define(&self, id: &str, definition: Value) {
         self.inner.state().definitions.insert(id.to_owned(), definition);
     }
+}
+
+/// The id in `enqueued`.
+///
+/// # Errors
+/// It has none.
+pub(crate) fn id_of(enqueued: &Value) -> anyhow::Result<String> {
+    Ok(enqueued["id"].as_str().with_context(|| format!("no id in {enqueued}"))?.to_owned())
+}
+
+/// A result with these outputs: file name → reference.
+pub(crate) fn with_outputs(outputs: &Value) -> Value {
+    json!({ "StatusCode": 0, "duration": 1234, "isTimedOut": false, "logs": [["done\n", 1]], "outputs": outputs })
 }
 
 /// Events in a form that fits into a report.

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::host::{Host, NAME};
 use super::relay::{Relay, Way};
+use crate::registry::Context;
 
 /// What is under test, and the browser for it.
 #[derive(Debug)]
@@ -144,7 +145,7 @@ impl Test {
     ///
     /// # Errors
     /// The browser does not answer.
-    pub(crate) async fn hosted(&self, way: Way, hash: &Hash) -> anyhow::Result<Hosted> {
+    pub(crate) async fn hosted(&self, way: Way, hash: &str) -> anyhow::Result<Hosted> {
         self.hosted_with(self.relay(way).await?, hash, &json!({})).await
     }
 
@@ -155,11 +156,11 @@ impl Test {
     pub(crate) async fn hosted_with(
         &self,
         relay: Relay,
-        hash: &Hash,
+        hash: &str,
         inputs: &Value,
     ) -> anyhow::Result<Hosted> {
         let host = Metapage::open_in(self.window().await?).await?;
-        let url = format!("{}/{}", relay.url(), hash.text());
+        let url = format!("{}/{}", relay.url(), hash);
         host.load_with(&json!({ NAME: { "url": url } }), &json!({ NAME: inputs })).await?;
         let page = JobPage::new(host.frame(NAME));
         Ok(Hosted { relay, host, page })
@@ -172,31 +173,67 @@ impl Test {
     pub(crate) async fn scripted(
         &self,
         relay: Relay,
-        hash: &Hash,
+        hash: &str,
         answers: &Value,
     ) -> anyhow::Result<Scripted> {
-        let servers = Metapage::open_in(self.window().await?).await?;
-        let host = Host::open(servers.host(), servers.origin()).await?;
-        host.load(&format!("{}/{}", relay.url(), hash.text()), answers).await?;
+        self.scripted_as(NAME, relay, hash, answers).await
+    }
+
+    /// The same, by another name of the frame.
+    ///
+    /// # Errors
+    /// The browser does not answer.
+    pub(crate) async fn scripted_as(
+        &self,
+        name: &str,
+        relay: Relay,
+        hash: &str,
+        answers: &Value,
+    ) -> anyhow::Result<Scripted> {
+        Self::scripted_in(self.window().await?, name, relay, hash, answers).await
+    }
+
+    /// The same, in a window that is there.
+    ///
+    /// # Errors
+    /// The browser does not answer.
+    pub(crate) async fn scripted_in(
+        window: Frame,
+        name: &str,
+        relay: Relay,
+        hash: &str,
+        answers: &Value,
+    ) -> anyhow::Result<Scripted> {
+        let servers = Metapage::open_in(window).await?;
+        let host = Host::open(servers.host(), servers.origin(), name).await?;
+        host.load(&format!("{}/{hash}", relay.url()), answers).await?;
         let page = JobPage::new(host.frame());
         Ok(Scripted { relay, host, page, _servers: servers })
+    }
+
+    /// An address of the page's own server.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(crate) fn page_url(&self, path: &str) -> anyhow::Result<url::Url> {
+        let base = self.setup.page.as_str().trim_end_matches('/');
+        Ok(url::Url::parse(&format!("{base}/{path}"))?)
     }
 
     /// The page alone.
     ///
     /// # Errors
     /// The browser does not answer.
-    pub(crate) async fn alone(&self, relay: &Relay, hash: &Hash) -> anyhow::Result<JobPage> {
+    pub(crate) async fn alone(&self, relay: &Relay, hash: &str) -> anyhow::Result<JobPage> {
         let window = self.window().await?;
-        window.open(&format!("{}/{}", relay.url(), hash.text())).await?;
+        window.open(&format!("{}/{}", relay.url(), hash)).await?;
         Ok(JobPage::new(window))
     }
+}
 
+impl Context for Test {
     /// Closes the windows.
-    ///
-    /// # Errors
-    /// The browser does not answer.
-    pub(crate) async fn end(self) -> anyhow::Result<()> {
+    async fn end(self) -> anyhow::Result<()> {
         let windows = std::mem::take(&mut *self.windows.lock().unwrap_or_else(PoisonError::into_inner));
         for window in windows {
             window.close_window().await?;

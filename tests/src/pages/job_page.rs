@@ -20,6 +20,14 @@ const BUTTON: &str = r"
     return [...document.querySelectorAll('button')].find((e) => name(e) === arguments[0] && shown(e)) ?? null;
 ";
 
+/// The visible field under the label that begins with the argument.
+const FIELD: &str = r"
+    const shown = (element) => element.getClientRects().length > 0;
+    const label = [...document.querySelectorAll('label')]
+      .find((e) => e.textContent.trim().startsWith(arguments[0]) && shown(e));
+    return label?.querySelector('input, textarea, select') ?? null;
+";
+
 #[derive(Debug, Clone)]
 pub struct JobPage(Frame);
 
@@ -55,6 +63,21 @@ impl JobPage {
         .await
     }
 
+    /// Waits until one of these is written on the page: programs say the same in different words.
+    ///
+    /// # Errors
+    /// None comes; the message has what is written instead.
+    pub async fn shows_one(&self, texts: &[&str]) -> anyhow::Result<()> {
+        wait::until(&format!("one of {texts:?} on the page"), wait::PATIENT, async || {
+            match self.words().await {
+                Ok(words) if texts.iter().any(|text| words.contains(text)) => Ok(()),
+                Ok(words) => Err(words),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+    }
+
     /// Waits for a line of the job's own output.
     ///
     /// # Errors
@@ -77,5 +100,142 @@ impl JobPage {
     /// There is none that can be pressed.
     pub async fn press(&self, button: &str) -> anyhow::Result<()> {
         self.0.press(&format!("the button {button:?}"), BUTTON, &[json!(button)]).await
+    }
+
+    /// Presses the button of one of these names: programs say the same in different words.
+    ///
+    /// # Errors
+    /// There is none that can be pressed.
+    pub async fn press_one(&self, names: &[&str]) -> anyhow::Result<()> {
+        let script = BUTTON.replace("name(e) === arguments[0]", "arguments[0].includes(name(e))");
+        self.0.press(&format!("a button of {names:?}"), &script, &[json!(names)]).await
+    }
+
+    /// Waits for a button of one of these names, or for there being none, or one that is disabled.
+    ///
+    /// # Errors
+    /// It stays otherwise.
+    pub async fn has_one(&self, names: &[&str], wanted: Option<bool>) -> anyhow::Result<()> {
+        let test = BUTTON.replace("name(e) === arguments[0]", "arguments[0].includes(name(e))");
+        let script = format!(
+            "const found = (function () {{ {test} }}).apply(null, arguments); return found ? !found.disabled : null"
+        );
+        let what = match wanted {
+            Some(true) => "there",
+            Some(false) => "disabled",
+            None => "gone",
+        };
+        wait::until(&format!("a button of {names:?} to be {what}"), wait::SOON, async || {
+            match self.0.run(&script, &[json!(names)]).await {
+                Ok(found) if found.as_bool() == wanted => Ok(()),
+                Ok(found) => Err(format!("{found}; {}", self.words().await.unwrap_or_default())),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+    }
+
+    /// Presses the first button whose text or label begins with this; a count may follow.
+    ///
+    /// # Errors
+    /// There is none that can be pressed.
+    pub async fn press_starting(&self, begin: &str) -> anyhow::Result<()> {
+        let script = BUTTON.replace("name(e) === arguments[0]", "name(e).startsWith(arguments[0])");
+        self.0.press(&format!("the button {begin:?}…"), &script, &[json!(begin)]).await
+    }
+
+    /// Presses the first button that begins with this, in letters of either case.
+    ///
+    /// # Errors
+    /// There is none that can be pressed.
+    pub async fn press_ignoring_case(&self, begin: &str) -> anyhow::Result<()> {
+        let test = "name(e).toLowerCase().startsWith(arguments[0].toLowerCase())";
+        let script = BUTTON.replace("name(e) === arguments[0]", test);
+        self.0.press(&format!("the button {begin:?}"), &script, &[json!(begin)]).await
+    }
+
+    /// Waits for a line that contains this in the job's log.
+    ///
+    /// # Errors
+    /// It does not come; the message has the log.
+    pub async fn logs_containing(&self, text: &str) -> anyhow::Result<()> {
+        // Also what is folded.
+        let script =
+            "return [...document.querySelectorAll('[role=log]')].map((log) => log.textContent).join()";
+        wait::until(&format!("{text:?} in the log"), wait::PATIENT, async || {
+            match self.0.run(script, &[]).await {
+                Ok(log) if log.as_str().is_some_and(|log| log.contains(text)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Opens a panel by its button, unless it is open.
+    ///
+    /// # Errors
+    /// There is no such button.
+    pub async fn open_panel(&self, name: &str) -> anyhow::Result<()> {
+        let script = format!(
+            "const found = (function () {{ {} }}).apply(null, arguments); \
+             return found?.getAttribute('aria-pressed') ?? found?.getAttribute('aria-selected') ?? null",
+            BUTTON.replace("name(e) === arguments[0]", "name(e).startsWith(arguments[0])")
+        );
+        if self.0.run(&script, &[json!(name)]).await? == "true" {
+            return Ok(());
+        }
+        self.press_starting(name).await
+    }
+
+    /// The text of a field, by the beginning of its label.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub async fn field(&self, label: &str) -> anyhow::Result<String> {
+        let script = format!("return (function () {{ {FIELD} }}).apply(null, arguments)?.value ?? null");
+        wait::until(&format!("the field {label:?}"), wait::SOON, async || {
+            let value = self.0.run(&script, &[json!(label)]).await.map_err(|error| format!("{error:#}"))?;
+            value.as_str().map(str::to_owned).ok_or_else(|| "it is not there".to_owned())
+        })
+        .await
+    }
+
+    /// Sets a field's text as if it were typed and the field left.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub async fn set_field(&self, label: &str, text: &str) -> anyhow::Result<()> {
+        let script = format!(
+            "const field = (function () {{ {FIELD} }}).call(null, arguments[0]); if (!field) return false; \
+             field.focus(); field.value = arguments[1]; \
+             for (const kind of ['input', 'change']) field.dispatchEvent(new Event(kind, {{ bubbles: true }})); \
+             field.blur(); return true"
+        );
+        wait::until(&format!("the field {label:?}"), wait::SOON, async || {
+            match self.0.run(&script, &[json!(label), json!(text)]).await {
+                Ok(done) if done == true => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Chooses a radio button or switch by the beginning of its label.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub async fn choose(&self, label: &str) -> anyhow::Result<()> {
+        self.0.press(&format!("the choice {label:?}"), FIELD, &[json!(label)]).await
+    }
+
+    /// Types into the editor of a file: what is there is replaced.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn type_into_editor(&self, file: &str, text: &str) -> anyhow::Result<()> {
+        let css = format!("textarea[aria-label*=\"{file}\"], [contenteditable=true][aria-label*=\"{file}\"]");
+        self.0.click(&css).await?;
+        // Everything is chosen and removed, then typed.
+        self.0.keys(&css, &format!("\u{e009}a\u{e000}\u{e017}{text}")).await
     }
 }

@@ -1,7 +1,6 @@
 //! The scripted relay's server: sockets, blobs, results, and whatever the page under test consists of.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -19,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tower_http::cors::CorsLayer;
 
-use super::{Answer, Event, Inner, Order, Socket, What};
+use super::{Answer, Inner, Order, Socket, What};
 
 pub(super) fn serve(listener: TcpListener, inner: Arc<Inner>) -> tokio::task::JoinHandle<()> {
     let api = Router::new()
@@ -61,11 +60,11 @@ async fn other(Held(inner): Held<Arc<Inner>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let (mut parts, _) = request.into_parts();
     if let Some(rest) = path.strip_prefix("/q/") {
-        if let Some(queue) = rest.strip_suffix("/client").or_else(|| rest.strip_suffix("/browser"))
+        if (rest.ends_with("/client") || rest.ends_with("/browser"))
             && let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await
         {
             let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-            return open(&inner, queue, path, parts.uri.query().unwrap_or_default(), upgrade);
+            return open(&inner, path, parts.uri.query().unwrap_or_default(), upgrade);
         }
         if let Some((_, job)) = rest.split_once("/j/") {
             let job = job.strip_suffix("/result.json").unwrap_or_default().to_owned();
@@ -112,7 +111,7 @@ async fn page(inner: &Inner, method: &Method, path: &str, headers: &HeaderMap) -
     Ok(response)
 }
 
-fn open(inner: &Arc<Inner>, queue: &str, path: &str, query: &str, upgrade: WebSocketUpgrade) -> Response {
+fn open(inner: &Arc<Inner>, path: &str, query: &str, upgrade: WebSocketUpgrade) -> Response {
     let (out, orders) = mpsc::unbounded_channel();
     let socket = {
         let mut state = inner.state();
@@ -120,8 +119,7 @@ fn open(inner: &Arc<Inner>, queue: &str, path: &str, query: &str, upgrade: WebSo
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
         let watches = state.settings.watches(query);
-        let queue = queue.to_owned();
-        state.sockets.push(Socket { queue, watches, is_open: true, watched: Vec::new(), out });
+        state.sockets.push(Socket { watches, is_open: true, watched: Vec::new(), out });
         let socket = state.sockets.len() - 1;
         if state.settings.greets {
             state.greet(socket);
@@ -165,9 +163,7 @@ async fn converse(
         {
             let mut state = inner.state();
             // Remembered first: what is said because of it comes later.
-            state
-                .events
-                .push(Event { at: Instant::now(), what: What::Frame { socket, frame: frame.clone() } });
+            state.events.push(What::Frame { socket, frame: frame.clone() });
             state.hear(socket, &frame);
         }
         inner.news.send_modify(|n| *n += 1);
@@ -215,6 +211,8 @@ async fn definition(Held(inner): Held<Arc<Inner>>, Path(id): Path<String>) -> Re
 }
 
 async fn result(Held(inner): Held<Arc<Inner>>, Path(id): Path<String>) -> Response {
+    let delay = inner.state().settings.result_delay;
+    tokio::time::sleep(delay).await;
     let state = inner.state();
     match state.settings.result {
         Answer::Honest => {}

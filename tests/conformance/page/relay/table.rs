@@ -201,6 +201,20 @@ impl State {
             Style::Updates => self.tell_old(&Self::update(&json!({ id: self.jobs[id].entry }))),
             Style::Lists | Style::ListsAtOnce => self.tell_old(&self.full()),
         }
+        let echoes = self.settings.echoes && !is_known;
+        if let Some(inputs) = enqueued["definition"]["inputs"].as_object().filter(|_| echoes) {
+            // `command` is what the recorded metaframe took for orders, not for an input.
+            let inputs = inputs.iter().filter(|(name, _)| *name != "command");
+            let outputs: Map<String, Value> =
+                inputs.map(|(name, value)| (format!("echo/{name}"), value.clone())).collect();
+            if outputs.is_empty() {
+                return;
+            }
+            let entry = finished("Success", now());
+            self.put(id, entry.clone(), Some(super::with_outputs(&outputs.into())));
+            self.tell_watchers(id);
+            self.tell_old(&Self::update(&json!({ id: entry })));
+        }
     }
 
     /// Ends a job without result and tells of it as the style says.
@@ -229,21 +243,14 @@ impl Relay {
         state.tell_old(&state.full());
     }
 
-    /// A summary to pages that watch.
-    pub(crate) fn summarise(&self) {
-        let state = self.inner.state();
-        let (summary, workers) = (state.summary(), json!({ "workers": state.settings.workers }));
-        for n in 0..state.sockets.len() {
-            if state.sockets[n].watches {
-                state.say(n, &summary);
-            }
-        }
-        state.tell_old(&json!({ "type": "Workers", "payload": workers }));
-    }
-
     /// Puts a job into the table without telling anybody.
     pub(crate) fn put(&self, id: &str, entry: Value, result: Option<Value>) {
         self.inner.state().put(id, entry, result);
+    }
+
+    /// Takes a job out of the table without telling anybody.
+    pub(crate) fn forget(&self, id: &str) {
+        self.inner.state().jobs.remove(id);
     }
 
     /// Puts a job into the table and tells of it.
