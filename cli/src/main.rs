@@ -4,6 +4,7 @@
 //! everything else to stderr. Exit codes are in [`exit`].
 
 mod exit;
+mod init;
 mod job;
 mod page;
 mod relay;
@@ -38,6 +39,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if init::is_first() && !matches!(cli.command, Command::Job(_)) {
+        return init::run().unwrap_or_else(|error| exit::failure(&error));
+    }
     // One provider for all TLS of the process; a second installation could only be our own mistake.
     let _ = rustls::crypto::ring::default_provider().install_default();
 

@@ -156,6 +156,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", num_args = 0..=1, default_missing_value = "")]
     pub input_cache_max: Option<String>,
 
+    /// Who shares `/job-cache`: all jobs of the `engine`, those of a `queue`, or nobody (`off`) [default: engine, but
+    /// queue on a worker of several].
+    #[arg(long, value_name = "SCOPE", num_args = 0..=1, default_missing_value = "")]
+    pub job_cache_scope: Option<String>,
+
     /// How much a job may have on disk [default: 20G].
     #[arg(long, value_name = "SIZE", num_args = 0..=1, default_missing_value = "")]
     pub job_disk: Option<String>,

@@ -98,6 +98,17 @@ pub enum DrainTimeout {
     Job,
 }
 
+/// Which jobs share the volume at `/job-cache` (`worker` 15.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheScope {
+    /// All of the Engine, of every worker.
+    Engine,
+    /// Those of one queue.
+    Queue,
+    /// None: there is no such volume.
+    Off,
+}
+
 /// What a stopping worker does with jobs that still run (`worker` 22.3, B24).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
@@ -185,6 +196,7 @@ pub struct Config {
     pub allow_private_fetch: bool,
     /// Of the inputs that are kept for later jobs; a fifth of the disk when missing.
     pub input_cache_bytes: Option<u64>,
+    pub job_cache_scope: CacheScope,
     /// What one job may have on disk.
     pub job_disk_bytes: u64,
     pub disk_rules: DiskRules,
@@ -302,6 +314,12 @@ impl Config {
                 DrainTimeout::After(time(Some(text.to_owned()), Duration::ZERO, "--drain-timeout")?)
             }
         };
+        // Each queue is a trust domain: several share a volume only if the owner says so.
+        let scopes = [("engine", CacheScope::Engine), ("queue", CacheScope::Queue), ("off", CacheScope::Off)];
+        let job_cache_scope = match given(args.job_cache_scope) {
+            None if queues.len() > 1 => CacheScope::Queue,
+            scope => choice(scope, "--job-cache-scope", &scopes)?,
+        };
         const MINUTE: Duration = Duration::from_secs(60);
         let credentials_directory = sources
             .pick(None, &["DOCKER_CONFIG"], &[])
@@ -370,6 +388,7 @@ impl Config {
             max_log_bytes: size(args.max_log_bytes, "--max-log-bytes")?.unwrap_or(3 << 20),
             allow_private_fetch: args.allow_private_fetch,
             input_cache_bytes: size(args.input_cache_max, "--input-cache-max")?,
+            job_cache_scope,
             job_disk_bytes: size(args.job_disk, "--job-disk")?.unwrap_or(20 << 30),
             disk_rules: DiskRules::default(),
             metrics_listen: listen(args.metrics_listen, "--metrics-listen")?,

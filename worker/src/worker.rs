@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::adoption::{self, Leftover};
 use crate::args::RunArgs;
 use crate::capacity::Capacity;
-use crate::config::{Config, ConfigError, Mode};
+use crate::config::{CacheScope, Config, ConfigError, Mode};
 use crate::disk::Disk;
 use crate::dispatcher::{Dispatcher, Leaving, Queue, Rules};
 use crate::executor::docker::{ConnectError, Docker, NetworkRules, Settings};
@@ -130,7 +130,7 @@ impl Worker {
             user: config.job_user.clone(),
             inputs_readonly: config.inputs_readonly,
             enforce_cpus: config.enforce_cpus,
-            cache_volumes: config.queues.iter().map(|queue| cache_volume(&config, queue)).collect(),
+            cache_volumes: config.queues.iter().filter_map(|queue| cache_volume(&config, queue)).collect(),
             credentials_directory: config.credentials_directory.clone(),
             credentials: config.registry_credentials.clone().map(|credentials| credentials.0),
         })
@@ -207,7 +207,7 @@ impl Worker {
         for (index, key) in config.queues.iter().enumerate() {
             let outbox = Outbox::open(&identity.place, key).map_err(StartError::Outbox)?;
             let (sender, receiver) = watch::channel(registration.clone());
-            queues.push(Queue::new(key.clone(), sender, outbox, Some(cache_volume(&config, key))));
+            queues.push(Queue::new(key.clone(), sender, outbox, cache_volume(&config, key)));
             let link = Link {
                 queue: QueueIndex(index),
                 key: key.clone(),
@@ -335,13 +335,16 @@ fn listen(stop: CancellationToken, hurry: CancellationToken) -> std::io::Result<
     Ok(listening.abort_handle())
 }
 
-/// One for all jobs of the host; a worker of several queues keeps them apart.
-fn cache_volume(config: &Config, queue: &QueueKey) -> String {
-    if config.queues.len() == 1 {
-        return CACHE_VOLUME.to_owned();
+/// The volume at `/job-cache` for the jobs of a queue.
+fn cache_volume(config: &Config, queue: &QueueKey) -> Option<String> {
+    match config.job_cache_scope {
+        CacheScope::Off => None,
+        CacheScope::Engine => Some(CACHE_VOLUME.to_owned()),
+        CacheScope::Queue => {
+            let digest: String = queue.digest().to_hex().chars().take(16).collect();
+            Some(format!("{CACHE_VOLUME}-{digest}"))
+        }
     }
-    let digest: String = queue.digest().to_hex().chars().take(16).collect();
-    format!("{CACHE_VOLUME}-{digest}")
 }
 
 /// Of the inputs that are kept for later jobs.

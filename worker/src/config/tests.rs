@@ -181,3 +181,12 @@ fn metrics_are_off_and_a_port_alone_means_this_computer() {
     assert_eq!(listen("run --metrics-listen=9464 q").as_deref(), Some("127.0.0.1:9464"));
     assert_eq!(listen("run --metrics-listen=0.0.0.0:1 q").as_deref(), Some("0.0.0.0:1"));
 }
+
+#[test]
+fn several_queues_do_not_share_a_cache_unless_told_to() {
+    let scope = |line: &str| resolve(line, &[]).unwrap().job_cache_scope;
+    assert_eq!(scope("run q"), CacheScope::Engine);
+    assert_eq!(scope("run q r"), CacheScope::Queue);
+    assert_eq!(scope("run --job-cache-scope=engine q r"), CacheScope::Engine);
+    assert_eq!(scope("run --job-cache-scope=off q"), CacheScope::Off);
+}

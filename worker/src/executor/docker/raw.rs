@@ -8,6 +8,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use url::Url;
 
+use crate::tls::public_roots;
+
 /// An Engine, spoken to by plain HTTP.
 #[derive(Debug, Clone)]
 pub(super) struct RawEngine {
@@ -19,17 +21,16 @@ pub(super) struct RawEngine {
 impl RawEngine {
     /// For an address as `DOCKER_HOST` has it, and the API version that was agreed on.
     pub(super) fn new(address: &str, certificates: Option<&Path>, version: &str) -> Result<Self, String> {
-        let builder = Client::builder().no_proxy();
+        // Given always, so that nothing is looked for on a system that has no certificates.
+        let certificates = certificates.filter(|_| !address.starts_with("unix://"));
+        let roots = certificates.map_or_else(|| Ok(public_roots()), tls)?;
+        let builder = Client::builder().no_proxy().tls_backend_preconfigured(roots);
         let (builder, base) = if let Some(socket) = address.strip_prefix("unix://") {
             (builder.unix_socket(PathBuf::from(socket)), "http://docker".to_owned())
         } else {
             let (_, host) = address.split_once("://").unwrap_or(("", address));
-            match certificates {
-                Some(directory) => {
-                    (builder.tls_backend_preconfigured(tls(directory)?), format!("https://{host}"))
-                }
-                None => (builder, format!("http://{host}")),
-            }
+            let scheme = if certificates.is_some() { "https" } else { "http" };
+            (builder, format!("{scheme}://{host}"))
         };
         let client = builder.build().map_err(|error| error.to_string())?;
         Ok(Self { client, base: format!("{}/v{version}", base.trim_end_matches('/')) })
