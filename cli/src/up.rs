@@ -87,7 +87,11 @@ pub(crate) async fn serve(
     let address = reachable(listener.local_addr()?);
     let store = StoreAddress::Embedded(data_dir.join("store"));
     let blobs = BlobAddress::Directory(data_dir.join("blobs"));
-    let config = Config { origins: pages.origins()?, ..Config::new(store, blobs) };
+    let config = Config {
+        origins: pages.origins()?,
+        local_queue: Some(QueueKey::new(QUEUE)?),
+        ..Config::new(store, blobs)
+    };
     let relay = Relay::open(config, page::page()).await?;
 
     let worker_args = RunArgs {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use dockframe_shared::QueueKey;
 use url::Url;
 
 use crate::callbacks::WebhookSecret;
@@ -27,6 +28,8 @@ pub struct Config {
     /// Where the relay's metrics can be asked for: by everybody who reaches that address, so one that only the
     /// operator reaches. Default: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// The one queue of a relay that has no others: `/metrics` means it. Default: none.
+    pub local_queue: Option<QueueKey>,
     /// Which web pages are answered. Default: all.
     pub origins: Origins,
     /// Longest uploaded file, in bytes. Default: 16 GiB.
@@ -44,6 +47,7 @@ impl Config {
             webhook_secret: None,
             allow_private_callbacks: false,
             metrics_listen: None,
+            local_queue: None,
             origins: Origins::Any,
             max_blob_bytes: MAX_BLOB_BYTES,
         }

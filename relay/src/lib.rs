@@ -22,12 +22,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{Blobs, Documents, LogStore, Logs};
 use crate::callbacks::Callbacks;
 pub use crate::callbacks::{BadSecret, WebhookSecret};
 pub use crate::config::{BadAddress, BlobAddress, Config, StoreAddress};
+use crate::limits::{MAX_LONG_BODIES, MAX_UPLOADS};
 pub use crate::origins::Origins;
 use crate::page::Page;
 use crate::queue::service::{Service, Settings};
@@ -120,7 +122,15 @@ impl Relay {
             }
             None => None,
         };
-        let app = http::App::new(Arc::new(service), page, config.public_url, config.origins);
+        let app = http::App {
+            service: Arc::new(service),
+            page,
+            public_url: config.public_url,
+            origins: config.origins,
+            local_queue: config.local_queue,
+            long_bodies: Semaphore::new(MAX_LONG_BODIES),
+            uploads: Semaphore::new(MAX_UPLOADS),
+        };
         Ok(Self { app: Arc::new(app), metrics })
     }
 

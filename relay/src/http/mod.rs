@@ -15,10 +15,10 @@ pub(crate) use blobs::origin;
 
 use std::sync::Arc;
 
+use dockframe_shared::QueueKey;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::limits::{MAX_LONG_BODIES, MAX_UPLOADS};
 use crate::origins::Origins;
 use crate::page::Page;
 use crate::queue::service::Service;
@@ -30,15 +30,9 @@ pub(crate) struct App {
     pub page: Page,
     pub public_url: Option<Url>,
     pub origins: Origins,
+    pub local_queue: Option<QueueKey>,
     /// Places for long bodies that are read into memory.
     pub long_bodies: Semaphore,
     /// Places for uploads.
     pub uploads: Semaphore,
-}
-
-impl App {
-    pub(crate) fn new(service: Arc<Service>, page: Page, public_url: Option<Url>, origins: Origins) -> Self {
-        let (long_bodies, uploads) = (Semaphore::new(MAX_LONG_BODIES), Semaphore::new(MAX_UPLOADS));
-        Self { service, page, public_url, origins, long_bodies, uploads }
-    }
 }

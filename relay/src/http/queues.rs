@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use dockframe_shared::WorkerId;
 use dockframe_shared::protocol::Registration;
+use dockframe_shared::{QueueKey, WorkerId};
 use http::header;
 use serde_json::{Map, Value, json};
 
@@ -92,7 +92,17 @@ pub(crate) async fn metrics(
     State(app): State<Arc<App>>,
     ByQueue(key): ByQueue,
 ) -> Result<Response, ApiError> {
-    let queue = app.service.open(&key).await?;
+    metrics_of(&app, &key).await
+}
+
+/// Those of the one queue of local mode (`worker` 18).
+pub(crate) async fn local_metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let key = app.local_queue.as_ref().ok_or_else(ApiError::no_route)?;
+    metrics_of(&app, key).await
+}
+
+async fn metrics_of(app: &App, key: &QueueKey) -> Result<Response, ApiError> {
+    let queue = app.service.open(key).await?;
     let (queued, running) = queue.cache().counts();
     let text = format!(
         "\n# HELP queue_length The number of outstanding jobs in the queue\n\

@@ -15,6 +15,10 @@ use crate::limits::MAX_BODY_BYTES;
 use crate::ws;
 
 pub(crate) fn router(app: Arc<App>) -> Router {
+    let local = match app.local_queue {
+        Some(_) => Router::new().route("/metrics", get(queues::local_metrics)),
+        None => Router::new(),
+    };
     let routes = Router::new()
         .route("/healthz", get(site::health))
         // The name that local mode of existing workers has for it.
@@ -71,6 +75,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/{queue}/j/{job}/result.json", get(jobs::result_in_queue))
         // Tools of language models.
         .merge(mcp::routes())
+        .merge(local)
         // The site.
         .route("/docs", get(site::docs))
         .route("/llms.txt", get(site::llms))
