@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 use crate::capacity::Share;
 use crate::clock;
 use crate::config::{Network, PhaseLimits};
-use crate::executor::{ContainerSpec, EngineError, Executor, Image, Running, StartError};
+use crate::executor::{ContainerSpec, EngineError, Executor, Image, ImageError, Running, StartError};
 use crate::files::inputs::{Owner, Sources};
 use crate::files::names::job_label;
 use crate::files::outputs::{OutputsError, Uploader};
@@ -117,8 +117,17 @@ enum Break {
 }
 
 impl From<Ending> for Break {
+    /// That the Engine went away is never the job's fault, in whatever it was asked just then.
     fn from(ending: Ending) -> Self {
-        Self::Over(Box::new(ending))
+        match ending {
+            Ending::ImageFailed { error: ImageError::Engine(error @ EngineError::Unreachable(_)) }
+            | Ending::CreateFailed { error: error @ EngineError::Unreachable(_) }
+            | Ending::StartFailed {
+                error: StartError { error: error @ EngineError::Unreachable(_), .. },
+                ..
+            } => Self::machine(error.to_string()),
+            ending => Self::Over(Box::new(ending)),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ impl PullFailure {
         let says = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
         let is_name_fault = says(&["no such host", "name resolution", "server misbehaving"]);
         // "Access denied" first: registries say it of what does not exist, too, and in the same breath.
-        let refusal = if says(&["denied", "unauthorized"]) {
+        let refusal = if says(&["denied", "unauthorized", "no basic auth credentials"]) {
             Some(
                 " (no such image, or a private one: check its name, or log in with 'docker login' on the worker)",
             )
@@ -180,6 +180,11 @@ mod tests {
         assert!(!PullFailure::of("nope", Some(404), missing).is_transient);
         assert!(
             !PullFailure::of("a:9", Some(404), "manifest for a:9 not found: manifest unknown").is_transient
+        );
+        let closed = "Get \"http://127.0.0.1:5000/v2/a/manifests/1\": no basic auth credentials";
+        assert!(
+            !PullFailure::of("a", Some(500), closed).is_transient,
+            "an Engine's 500, but no fault that passes"
         );
         assert!(PullFailure::of("a", Some(500), "net/http: TLS handshake timeout").is_transient);
         assert!(PullFailure::of("a", Some(429), "toomanyrequests").is_transient);
