@@ -44,6 +44,8 @@ pub(crate) struct About {
     pub(crate) promise: &'static str,
     /// It waits for clocks, so it is begun before the others.
     pub(crate) is_long: bool,
+    /// It can be seen from outside; else it says why not.
+    pub(crate) is_shown: bool,
 }
 
 /// One test, of a relay or of a worker.
@@ -70,6 +72,7 @@ macro_rules! item {
                 mark: $crate::registry::Mark::$mark,
                 promise: $promise,
                 is_long: false,
+                is_shown: true,
             },
             run: |test| Box::pin($run(test)),
         }
@@ -84,6 +87,7 @@ macro_rules! unseen {
                 mark: $crate::registry::Mark::$mark,
                 promise: $promise,
                 is_long: false,
+                is_shown: false,
             },
             run: |_| Box::pin(async { $crate::test::skip($why) }),
         }

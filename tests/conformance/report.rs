@@ -67,8 +67,9 @@ pub(crate) fn total(outcomes: &[Outcome], took: Duration) -> std::io::Result<boo
 /// Standard output is closed.
 pub(crate) fn list(tests: impl Iterator<Item = About>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    for About { id, mark, promise, .. } in tests {
-        writeln!(out, "{id:<6} {mark:<9} {promise}")?;
+    for About { id, mark, promise, is_shown, .. } in tests {
+        let note = if is_shown { "" } else { " (not to be seen from outside)" };
+        writeln!(out, "{id:<6} {mark:<9} {promise}{note}")?;
     }
     Ok(())
 }

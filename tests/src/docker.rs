@@ -57,6 +57,41 @@ pub async fn containers_of(worker: &str) -> anyhow::Result<Vec<String>> {
     Ok(lines(&run(command).await?))
 }
 
+/// As [`containers_of`], at the Engine of this address.
+///
+/// # Errors
+/// The Engine does not answer.
+pub async fn containers_at(engine: Option<&str>, worker: &str) -> anyhow::Result<Vec<String>> {
+    let filter = format!("label={WORKER_LABEL}={worker}");
+    let format = "{{.ID}} {{.State}}";
+    let text =
+        run_at(engine, &["ps", "--all", "--no-trunc", "--format", format, "--filter", &filter]).await?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Runs a `docker` command at the Engine of this address, and gives what it printed.
+///
+/// # Errors
+/// It failed; the message has what it said.
+pub async fn run_at(engine: Option<&str>, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = docker();
+    command.args(arguments);
+    if let Some(engine) = engine {
+        command.env("DOCKER_HOST", engine);
+    }
+    Ok(String::from_utf8_lossy(&run(command).await?.stdout).into_owned())
+}
+
+/// Makes sure that the Engine of this address has [`BUSYBOX`].
+///
+/// # Errors
+/// It cannot be made.
+pub async fn busybox_at(engine: &str) -> anyhow::Result<()> {
+    let mut command = Command::new(checkout("scripts/image"));
+    command.args(["busybox", BUSYBOX]).env("DOCKER_HOST", engine);
+    run(command).await.map(drop)
+}
+
 /// Removes what a worker left, running or not.
 ///
 /// # Errors

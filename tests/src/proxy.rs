@@ -29,7 +29,15 @@ impl Proxy {
     /// # Errors
     /// No port is free.
     pub async fn start(target: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), target).await
+    }
+
+    /// As [`Proxy::start`], on another of this machine's addresses.
+    ///
+    /// # Errors
+    /// It cannot listen there.
+    pub async fn start_at(listen: SocketAddr, target: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let (link, state) = watch::channel(Link::Up);
         let mut task = JoinSet::new();

@@ -1,6 +1,7 @@
 //! A worker: `dockframe run` as a process. Its containers are told from all others by its id.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::process::Process;
 use crate::scenario::Scenario;
@@ -8,8 +9,13 @@ use crate::{docker, wait};
 
 #[derive(Debug)]
 pub struct Worker {
+    scenario: Arc<Scenario>,
     id: String,
-    process: Arc<Process>,
+    data: PathBuf,
+    /// All words after `dockframe`.
+    words: Vec<String>,
+    env: Vec<(String, String)>,
+    process: Mutex<Arc<Process>>,
 }
 
 impl Worker {
@@ -31,19 +37,42 @@ impl Worker {
         arguments: &[&str],
     ) -> anyhow::Result<Self> {
         docker::engine().await?;
+        Self::start_at(scenario, relay, arguments, &[])
+    }
+
+    /// Starts a worker with the given words and environment, at whatever Engine that names.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_at(
+        scenario: &Arc<Scenario>,
+        relay: &str,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         // Old workers spare containers of ids that begin so (`worker` 2.5).
         let id = format!("test-worker-{}", uuid::Uuid::new_v4().simple());
         let data = scenario.folder().join("workers").join(&id);
         std::fs::create_dir_all(&data)?;
-        let mut command = scenario.dockframe(&["run"])?;
-        command
-            .args(arguments)
-            .args(["--api-address", relay, "--id", &id])
-            .arg("--data-directory")
-            .arg(&data);
+        let place = data.display().to_string();
+        let appended = ["--api-address", relay, "--id", &id, "--data-directory", &place];
+        let words = ["run"].iter().chain(arguments).chain(&appended);
+        let words: Vec<String> = words.map(|&word| word.to_owned()).collect();
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         scenario.owns_worker(&id);
-        let process = scenario.start(&id, command)?;
-        Ok(Self { id, process })
+        let process = launch(scenario, &id, &words, &env)?;
+        let scenario = scenario.clone();
+        Ok(Self { scenario, id, data, words, env, process: Mutex::new(process) })
+    }
+
+    /// Starts it again as it was started, after it has ended or was killed.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_again(&self) -> anyhow::Result<()> {
+        let process = launch(&self.scenario, &self.id, &self.words, &self.env)?;
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
+        Ok(())
     }
 
     #[must_use]
@@ -51,9 +80,15 @@ impl Worker {
         &self.id
     }
 
+    /// Its data directory.
     #[must_use]
-    pub fn process(&self) -> &Process {
-        &self.process
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    #[must_use]
+    pub fn process(&self) -> Arc<Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Its containers, as `<id> <status>`.
@@ -72,7 +107,7 @@ impl Worker {
         wait::until("a running container", wait::PATIENT, async || {
             let containers = self.containers().await.map_err(|error| error.to_string())?;
             let running = containers.iter().find_map(|container| container.strip_suffix(" running"));
-            running.map(str::to_owned).ok_or_else(|| format!("{containers:?}; {}", self.process.output()))
+            running.map(str::to_owned).ok_or_else(|| format!("{containers:?}; {}", self.process().output()))
         })
         .await
     }
@@ -88,4 +123,15 @@ impl Worker {
         })
         .await
     }
+}
+
+fn launch(
+    scenario: &Arc<Scenario>,
+    id: &str,
+    words: &[String],
+    env: &[(String, String)],
+) -> anyhow::Result<Arc<Process>> {
+    let mut command = scenario.dockframe(&[])?;
+    command.args(words).envs(env.iter().map(|(name, value)| (name, value)));
+    scenario.start(id, command)
 }

@@ -9,3 +9,5 @@ pub(crate) mod engine;
 pub(crate) mod items;
 pub(crate) mod relay;
 pub(crate) mod setup;
+#[cfg(test)]
+mod table;
