@@ -66,6 +66,8 @@ pub(crate) struct Shared<E> {
     pub(crate) secrets: Secrets,
     pub(crate) shell_fallback: bool,
     pub(crate) enforce_cpus: bool,
+    /// Containers have an init of the Engine's, which starts the program.
+    pub(crate) has_init: bool,
     /// What one job may have on disk.
     pub(crate) job_disk_bytes: u64,
     /// Names of the containers of all runs under way.
@@ -352,6 +354,7 @@ impl<E: Executor> Unit<E> {
         let plan = JobPlan::of(&self.run.grant.definition, &self.run.grant.control)
             .map_err(|error| Ending::BadDefinition { error: error.to_string() })?;
         self.mask = self.shared.secrets.mask(&plan.secrets);
+        let taken_whole = plan.taken_whole;
         let limit = plan
             .max_duration
             .map_or(self.shared.max_job_duration, |wish| wish.min(self.shared.max_job_duration));
@@ -380,6 +383,12 @@ impl<E: Executor> Unit<E> {
             Err(error @ EngineError::Unreachable(_)) => return Err(Break::machine(error.to_string())),
             Err(error) => return Ok(Ending::Lost { error }),
         };
+        if self.shared.has_init
+            && let Some(error) = prepare::failed_exec(exit, &streamed.ran.logs)
+        {
+            let hint = prepare::start_hint(&error, taken_whole, &self.run.grant);
+            return Ok(Ending::StartFailed { error, hint });
+        }
         if exit.code == 137 && !exit.oom_killed {
             // Killed, and not by us. An Engine that is being stopped kills its containers, and then goes itself.
             let breath = tokio::time::sleep(ENGINE_LAST_BREATH);

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::adoption::{self, Leftover};
 use crate::args::RunArgs;
 use crate::capacity::Capacity;
-use crate::config::{CacheScope, Config, ConfigError, Mode};
+use crate::config::{CacheScope, Config, ConfigError, Mode, Sandbox};
 use crate::disk::Disk;
 use crate::dispatcher::{Dispatcher, Leaving, Queue, Rules};
 use crate::executor::docker::{ConnectError, Docker, NetworkRules, Settings};
@@ -248,6 +248,7 @@ impl Worker {
             secrets: Secrets::new(&config.secrets),
             shell_fallback: config.shell_fallback,
             enforce_cpus: config.enforce_cpus,
+            has_init: config.sandbox == Sandbox::Strict,
             job_disk_bytes: config.job_disk_bytes,
             max_finish_bytes: AtomicU64::new(4 << 20),
         });

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::{Break, Run, Shared, Unit, ordered};
 use crate::clock;
 use crate::config::Network;
-use crate::executor::{ContainerSpec, Executor, StartError};
+use crate::executor::{ContainerSpec, EngineError, Executor, Exit, StartError};
 use crate::files::content::Content;
 use crate::files::inputs;
 use crate::files::names::job_label;
@@ -223,9 +223,19 @@ fn labels<E>(run: &Run, shared: &Shared<E>, deadline: Instant) -> Vec<(String, S
     labels
 }
 
+/// A start that failed although the Engine says that it did not: its init found no program (`worker` 12.2).
+pub(super) fn failed_exec(exit: Exit, logs: &[LogLine]) -> Option<StartError> {
+    let [only] = logs else { return None };
+    let line = only.text.trim_end();
+    let is_init = matches!(exit.code, 126 | 127) && line.starts_with("[FATAL tini (") && !line.contains('\n');
+    let (_, message) = line.split_once(")] ").filter(|_| is_init && line.contains(" failed: "))?;
+    let error = EngineError::Refused { status: 400, message: message.to_owned() };
+    Some(StartError { error, exit_code: Some(exit.code), is_worth_another: false })
+}
+
 /// Whether the Engine found no program to start.
 pub(super) fn is_missing_program(error: &StartError) -> bool {
-    let message = error.error.to_string();
+    let message = error.error.to_string().to_lowercase();
     ["executable file not found", "no such file or directory", "permission denied"]
         .iter()
         .any(|text| message.contains(text))
@@ -251,4 +261,39 @@ pub(super) fn start_hint(
     Some(format!(
         "🔍 No shell runs a command, so {what} outside of quotes makes all of it one word. Write: sh -c '{quoted}'"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use dockframe_shared::Timestamp;
+
+    use super::*;
+
+    fn said(texts: &[&str]) -> Vec<LogLine> {
+        let line = |text: &&str| LogLine {
+            text: (*text).to_owned(),
+            time: Timestamp::from_millis(1),
+            is_stderr: true,
+        };
+        texts.iter().map(line).collect()
+    }
+
+    #[test]
+    fn an_init_that_finds_no_program_is_a_failed_start_and_a_program_that_says_so_is_not() {
+        let exit = |code| Exit { code, oom_killed: false };
+        let fatal = "[FATAL tini (7)] exec no-such-program failed: No such file or directory\n";
+        let failed = failed_exec(exit(127), &said(&[fatal])).unwrap();
+        assert!(failed.error.to_string().ends_with("exec no-such-program failed: No such file or directory"));
+        assert!(is_missing_program(&failed));
+        assert_eq!(failed.exit_code, Some(127));
+        for (code, texts) in [
+            (1, &[fatal][..]),
+            (127, &["sh: x: not found\n"]),
+            (127, &["before\n", fatal]),
+            (127, &["[FATAL tini (7)] exec a failed: x\nand more\n"]),
+            (127, &[]),
+        ] {
+            assert_eq!(failed_exec(exit(code), &said(texts)), None, "{texts:?}");
+        }
+    }
 }
