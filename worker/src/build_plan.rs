@@ -108,11 +108,24 @@ fn key(block: &Map<String, Value>) -> String {
 
 /// The address without user and password.
 pub(crate) fn redact(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+    let shown = match address.split_once("://") {
+        Some((scheme, rest)) => {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            rest[..end]
+                .rfind('@')
+                .map_or_else(|| address.to_owned(), |at| format!("{scheme}://{}", &rest[at + 1..]))
+        }
         None => address.to_owned(),
+    };
+    // `https:user@host` and `https:\\user@host` are addresses too: then they are shown as they are understood.
+    match Url::parse(&shown) {
+        Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
+            match url.set_username("").and_then(|()| url.set_password(None)) {
+                Ok(()) => url.into(),
+                Err(()) => url.scheme().to_owned(),
+            }
+        }
+        _ => shown,
     }
 }
 
@@ -239,6 +252,21 @@ mod tests {
     fn addresses(context: &str) -> Vec<String> {
         let context = read(json!({"context": context})).unwrap().context.unwrap();
         context.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn credentials_are_not_shown_however_the_address_is_written() {
+        for address in [
+            "https://user:secret-token@h/x",
+            "https:user:secret-token@h/x",
+            "https:\\\\user:secret-token@h/x",
+            "https:/user:secret-token@github.com/o/r",
+            "https://a@user:secret-token@h/x",
+        ] {
+            let shown = redact(address);
+            assert!(!shown.contains("secret") && !shown.contains("user"), "{address}: {shown}");
+        }
+        assert_eq!(redact("https://github.com/o/r"), "https://github.com/o/r");
     }
 
     #[test]

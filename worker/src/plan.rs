@@ -199,7 +199,7 @@ fn read_env(definition: &Definition) -> Result<Vec<(String, String)>, PlanError>
     }
     let mut env = Vec::with_capacity(fields.len());
     for (name, value) in fields {
-        let value = to_text(value).ok_or_else(|| wrong(&format!("env.{name}"), "a text"))?;
+        let value = to_text(value).ok_or_else(|| wrong(&format!("env.{}", shorten(name)), "a text"))?;
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             let text = name.chars().take(80).collect();
             return Err(PlanError::Value {
@@ -225,9 +225,8 @@ fn read_command(definition: &Definition, field: &'static str) -> Result<Option<A
     let argv = match definition.get(field) {
         None => return Ok(None),
         Some(Value::String(text)) if text.is_empty() => return Ok(None),
-        Some(Value::String(text)) => {
-            command::parse(text, env).map_err(|error| PlanError::Command { field, why: error.to_string() })?
-        }
+        Some(Value::String(text)) => command::parse(text, env)
+            .map_err(|error| PlanError::Command { field, why: shorten(&error.to_string()) })?,
         Some(Value::Array(items)) => Argv {
             args: items
                 .iter()
@@ -251,7 +250,8 @@ fn read_workdir(definition: &Definition) -> Result<Option<String>, PlanError> {
     let workdir = text(definition, "workdir")?;
     match workdir {
         Some(dir) if !dir.starts_with('/') || dir.contains('\0') => {
-            Err(PlanError::Value { field: "workdir", text: dir, why: "it must be an absolute path" })
+            let text = shorten(&dir);
+            Err(PlanError::Value { field: "workdir", text, why: "it must be an absolute path" })
         }
         other => Ok(other),
     }
@@ -356,6 +356,20 @@ mod tests {
         assert_eq!((plan.command, plan.entrypoint, plan.workdir, plan.shm_bytes), (None, None, None, None));
         assert_eq!((plan.max_duration, plan.wishes.gpus), (None, 0));
         assert_eq!(plan.image, ImageSource::Reference("a".into()));
+    }
+
+    #[test]
+    fn a_sentence_about_a_fault_is_short_however_long_the_fault_is() {
+        let long = "x".repeat(1 << 20);
+        for faulty in [
+            json!({"image": "a", "workdir": &long}),
+            json!({"image": "a", "env": {&long: [{}]}}),
+            json!({"image": "a", "command": format!("${{{long}")}),
+            json!({"image": "a", "inputs": {&long: {"value": 1}}}),
+        ] {
+            let length = plan(faulty).unwrap_err().to_string().len();
+            assert!(length < 1000, "{length}");
+        }
     }
 
     #[test]

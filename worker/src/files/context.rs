@@ -3,9 +3,11 @@
 //! An archive comes from anybody. Nothing in it can be written outside of the given directory, and its size, its
 //! number of entries and how far it unfolds are bounded.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
 use flate2::read::MultiGzDecoder;
@@ -18,6 +20,10 @@ const MAX_ENTRIES: usize = 200_000;
 /// How far an archive may unfold, above a size that harms nobody.
 const MAX_RATIO: u64 = 100;
 const HARMLESS_BYTES: u64 = 16 << 20;
+/// What stands between two contents of a tar archive: names, attributes, padding.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
+/// A pattern is kept compiled, in a hundred times its size.
+const MAX_PATTERNS: usize = 2_000;
 const MAX_DOCKERFILE_BYTES: u64 = 8 << 20;
 const MAX_IGNORE_BYTES: u64 = 1 << 20;
 
@@ -41,6 +47,8 @@ pub(crate) enum ContextError {
     NoFile(String),
     #[error("its .dockerignore has a pattern that cannot be read: {0}")]
     Pattern(String),
+    #[error("its .dockerignore has more than {MAX_PATTERNS} patterns")]
+    TooManyPatterns,
 }
 
 /// What an archive has used up.
@@ -68,6 +76,12 @@ impl Budget {
         let mut file = into.open_with(path, &options)?;
         let copied = io::copy(&mut from.take(self.bytes_left.saturating_add(1)), &mut file)?;
         self.bytes_left = self.bytes_left.checked_sub(copied).ok_or(ContextError::TooLarge)?;
+        Ok(())
+    }
+
+    fn skip(&mut self, from: &mut impl Read) -> Result<(), ContextError> {
+        let skipped = io::copy(&mut from.take(self.bytes_left.saturating_add(1)), &mut io::sink())?;
+        self.bytes_left = self.bytes_left.checked_sub(skipped).ok_or(ContextError::TooLarge)?;
         Ok(())
     }
 }
@@ -111,36 +125,70 @@ fn safe(name: &str) -> Result<Option<RelativePath>, ContextError> {
     }
 }
 
+/// Reads no more than there is leave for.
+struct Metered<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left.get()).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 && !buffer.is_empty() {
+            return Err(io::Error::other("it has names or attributes that are too long"));
+        }
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.left.set(self.left.get() - read as u64);
+        Ok(read)
+    }
+}
+
 fn unpack_tar(reader: impl Read, into: &Dir, budget: &mut Budget) -> Result<(), ContextError> {
-    let mut archive = tar::Archive::new(reader);
-    for entry in archive.entries()? {
+    let left = Rc::new(Cell::new(0));
+    let mut archive = tar::Archive::new(Metered { inner: reader, left: Rc::clone(&left) });
+    let mut entries = archive.entries()?;
+    loop {
+        // Long names and attributes are read into memory, whatever their size.
+        left.set(MAX_HEADER_BYTES);
+        let Some(entry) = entries.next() else { return Ok(()) };
         let mut entry = entry?;
+        left.set(u64::MAX);
         budget.entry()?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let kind = entry.header().entry_type();
-        if kind.is_pax_global_extensions() {
-            continue;
+        unpack_entry(&mut entry, into, budget)?;
+        // What nobody wants unfolds as well.
+        budget.skip(&mut entry)?;
+    }
+}
+
+fn unpack_entry<R: Read>(
+    entry: &mut tar::Entry<'_, R>,
+    into: &Dir,
+    budget: &mut Budget,
+) -> Result<(), ContextError> {
+    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    let kind = entry.header().entry_type();
+    if kind.is_pax_global_extensions() {
+        return Ok(());
+    }
+    let Some(path) = safe(&name)? else { return Ok(()) };
+    let mode = entry.header().mode().unwrap_or(0o644);
+    match kind {
+        tar::EntryType::Directory => make_directories(into, path.as_path())?,
+        tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+            budget.write(into, path.as_path(), mode, entry)?;
         }
-        let Some(path) = safe(&name)? else { continue };
-        let mode = entry.header().mode().unwrap_or(0o644);
-        match kind {
-            tar::EntryType::Directory => make_directories(into, path.as_path())?,
-            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-                budget.write(into, path.as_path(), mode, &mut entry)?;
-            }
-            tar::EntryType::Symlink => {
-                let target = entry.link_name()?.ok_or_else(|| ContextError::Link(name.clone()))?;
-                link(into, path.as_path(), &target)?;
-            }
-            tar::EntryType::Link => {
-                let target = entry.link_name()?.ok_or_else(|| ContextError::Link(name.clone()))?;
-                let target = safe(&target.to_string_lossy())?.ok_or(ContextError::Link(name))?;
-                let mut source = into.open(target.as_path())?;
-                budget.write(into, path.as_path(), mode, &mut source)?;
-            }
-            // Devices and pipes have no business in a build.
-            _ => {}
+        tar::EntryType::Symlink => {
+            let target = entry.link_name()?.ok_or_else(|| ContextError::Link(name.clone()))?;
+            link(into, path.as_path(), &target)?;
         }
+        tar::EntryType::Link => {
+            let target = entry.link_name()?.ok_or_else(|| ContextError::Link(name.clone()))?;
+            let target = safe(&target.to_string_lossy())?.ok_or(ContextError::Link(name))?;
+            let mut source = into.open(target.as_path())?;
+            budget.write(into, path.as_path(), mode, &mut source)?;
+        }
+        // Devices and pipes have no business in a build.
+        _ => {}
     }
     Ok(())
 }
@@ -344,6 +392,9 @@ impl Ignored {
                 .backslash_escape(true)
                 .build()
                 .map_err(|_| ContextError::Pattern(pattern.chars().take(200).collect()))?;
+            if ignored.patterns.len() == MAX_PATTERNS {
+                return Err(ContextError::TooManyPatterns);
+            }
             ignored.has_exceptions |= is_exception;
             ignored.patterns.push((glob.compile_matcher(), is_exception));
         }
@@ -488,6 +539,35 @@ mod tests {
         let mut text = tempfile::NamedTempFile::new().unwrap();
         text.write_all(b"hello").unwrap();
         assert!(matches!(unpack(text.path(), &into), Err(ContextError::Format)));
+    }
+
+    #[test]
+    fn what_is_no_file_of_an_archive_is_bounded_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let into = Dir::open_ambient_dir(directory.path(), ambient_authority()).unwrap();
+        let zeros = "\0".repeat(40 << 20);
+        let unpacked = |kind| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let gzip = flate2::write::GzEncoder::new(file.reopen().unwrap(), flate2::Compression::fast());
+            let mut archive = tar::Builder::new(gzip);
+            let mut header = header(kind, 0o644, zeros.len() as u64);
+            header.set_path("x").unwrap();
+            header.set_cksum();
+            archive.append(&header, zeros.as_bytes()).unwrap();
+            archive.into_inner().unwrap().finish().unwrap();
+            unpack(file.path(), &into)
+        };
+        // A name that would be read into memory whole, and a pipe with a content that would be passed over.
+        let error = unpacked(tar::EntryType::GNULongName).unwrap_err();
+        assert!(error.to_string().contains("too long"), "{error}");
+        assert!(matches!(unpacked(tar::EntryType::Fifo), Err(ContextError::TooLarge)));
+    }
+
+    #[test]
+    fn patterns_are_counted_at_the_edge_and_one_past_it() {
+        assert!(Ignored::read(&"a\n".repeat(MAX_PATTERNS)).is_ok());
+        let more = Ignored::read(&"a\n".repeat(MAX_PATTERNS + 1));
+        assert!(matches!(more, Err(ContextError::TooManyPatterns)));
     }
 
     #[test]

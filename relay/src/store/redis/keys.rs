@@ -107,7 +107,7 @@ pub(super) fn minute(queue: QueueDigest, at: Timestamp) -> String {
 pub(super) fn queue_of_minute(member: &str) -> Option<(QueueDigest, Timestamp)> {
     let (queue, minute) = member.split_once(':')?;
     let minute: i64 = minute.parse().ok()?;
-    Some((digest_of(queue)?, Timestamp::from_millis((minute + 2).saturating_mul(MINUTE))))
+    Some((digest_of(queue)?, Timestamp::from_millis(minute.saturating_add(2).saturating_mul(MINUTE))))
 }
 
 /// A run as part of a key: of one length, whatever characters are in it.
@@ -179,6 +179,8 @@ mod tests {
         assert_eq!(read, DueEntry { queue: digest, due });
         let name = minute(digest, Timestamp::from_millis(119_999));
         assert_eq!(queue_of_minute(&name), Some((digest, Timestamp::from_millis(180_000))));
+        let last = format!("{}:{}", digest.to_hex(), i64::MAX);
+        assert_eq!(queue_of_minute(&last), Some((digest, Timestamp::from_millis(i64::MAX))));
         let key = Key::Run(LeaseId::new("lease").unwrap());
         assert_eq!(key_of_member(member(&key).as_bytes()), Some(key));
     }
