@@ -3,8 +3,11 @@
 //! Every name is a text with a bound. Two of them carry more than that: [`QueueKey`] is a secret and never
 //! prints itself, [`Namespace`] knows its default. Nothing here gives a meaning to a name's characters: a job id
 //! is usually a SHA-256, but clients may choose their own (`jobs-and-states` 2).
+//!
+//! Names go into many messages, keys and indexes: a copy of one is a count, not another text.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -56,7 +59,7 @@ macro_rules! text_name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Longest accepted name, in bytes of UTF-8.
@@ -254,7 +257,7 @@ impl fmt::Debug for ContentHash {
 ///
 /// Ordered by UTF-8 bytes, as lists on the wire are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Namespace(Box<str>);
+pub struct Namespace(Arc<str>);
 
 impl Namespace {
     /// Longest accepted name, in bytes of UTF-8.

@@ -16,6 +16,7 @@ mod deployment;
 mod derive;
 pub(crate) mod elsewhere;
 pub(crate) mod heard;
+pub(crate) mod holders;
 pub(crate) mod matching;
 pub(crate) mod object;
 pub(crate) mod open;

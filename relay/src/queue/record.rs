@@ -11,6 +11,8 @@ use dockframe_shared::{InstanceId, JobId, LeaseId, Namespace, Timestamp, WorkerI
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::holders::Holders;
+
 /// One job in one queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -23,15 +25,15 @@ pub(crate) struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Outcome>,
     /// Who wants the job: it ends when nobody is left.
-    pub holders: BTreeMap<Namespace, Holder>,
+    pub holders: Holders,
     /// The id is the definition's digest, so the job may be answered by, and answer, other queues.
     pub verified: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debug: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tags: Option<Value>,
+    pub tags: Option<Box<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requirements: Option<Value>,
+    pub requirements: Option<Box<Value>>,
     /// What it wants of a machine, read from tags and requirements once.
     #[serde(default)]
     pub needs: Needs,

@@ -74,7 +74,8 @@ impl<P: Peer> Connection<'_, P> {
         while let Some(Ok(message)) = stream.next().await {
             self.alive();
             match message {
-                Message::Text(text) => self.peer.frame(text.as_str()).await,
+                // On the heap while it lasts: a socket that waits has no room for what a frame may need.
+                Message::Text(text) => Box::pin(self.peer.frame(text.as_str())).await,
                 Message::Close(Some(frame)) if frame.code == CLOSE_BACK_SOON => return Ended::BackSoon,
                 Message::Close(_) => return Ended::Lost,
                 // Binary frames mean nothing here; control frames are signs of life.
@@ -109,7 +110,7 @@ impl<P: Peer> Connection<'_, P> {
             let closing = parcel.closing;
             let mut parcel = parcel;
             let words = std::mem::take(&mut parcel.words);
-            for text in self.peer.frames(parcel).await.into_iter().chain(words) {
+            for text in Box::pin(self.peer.frames(parcel)).await.into_iter().chain(words) {
                 if !send(&mut sink, Message::Text(text.into())).await {
                     return Ended::Lost;
                 }

@@ -114,7 +114,7 @@ pub(crate) async fn upgrade(app: Arc<App>, request: Request) -> Response {
 
 /// The queue of a socket; `None`: the socket is dropped, and its peer tries again.
 async fn open(service: &Arc<Service>, key: &QueueKey) -> Option<Arc<OpenQueue>> {
-    match service.open(key).await {
+    match Box::pin(service.open(key)).await {
         Ok(queue) => Some(queue),
         Err(error) => {
             tracing::error!(error = chain(&error), queue.hash = %key.digest(), "a queue could not be opened");

@@ -55,7 +55,7 @@ pub(super) fn ended<V: View>(
     run: Option<&LeaseId>,
 ) {
     let mut hooks = Vec::new();
-    for (namespace, holder) in &mut record.holders {
+    for (namespace, holder) in record.holders.iter_mut() {
         if let Some(hook) = holder.finished_callback.take() {
             holder.told = true;
             hooks.push((namespace.clone(), hook));

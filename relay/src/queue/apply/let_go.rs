@@ -1,7 +1,5 @@
 //! Cancel, replace, delete: a namespace lets go, and the job ends when none is left (`jobs-and-states` 3.6).
 
-use std::collections::BTreeMap;
-
 use dockframe_shared::protocol::RevokeWhy;
 use dockframe_shared::{JobId, LeaseId, Namespace, NamespaceSelector};
 
@@ -10,6 +8,7 @@ use super::draft::Draft;
 use crate::queue::command::{Effect, Reply, Who};
 #[cfg(test)]
 use crate::queue::deployment::guards::{self, Guard};
+use crate::queue::holders::Holders;
 use crate::queue::record::{EndReason, Event, LetGo, Needs, Outcome, Phase, Record};
 use crate::queue::timing::{KEPT, LISTED};
 use crate::queue::view::{Need, View};
@@ -182,7 +181,7 @@ fn mark_deleted<V: View>(draft: &mut Draft<'_, V>, job: &JobId) -> Result<(), Ne
             time: now,
             phase: Phase::LetGo(LetGo { why: EndReason::Deleted, message: None, worker: None }),
             previous: None,
-            holders: BTreeMap::new(),
+            holders: Holders::default(),
             verified: false,
             debug: None,
             tags: None,

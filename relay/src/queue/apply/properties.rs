@@ -200,7 +200,7 @@ fn check(queue: &Queue, seen: &mut Seen, may_end: Option<&JobId>) -> Result<(), 
         // Who is not held by anybody does not go on.
         prop_assert!(!record.is_going() || !record.holders.is_empty(), "a live job without namespace");
         // A namespace's slot and the holders of its live jobs say the same.
-        for (namespace, holder) in &record.holders {
+        for (namespace, holder) in record.holders.iter() {
             if !namespace.is_default() && record.is_going() {
                 let slot = queue.entries.get(&Key::Slot(namespace.clone()));
                 let Some(Entry::Slot(slot)) = slot.map(|known| &known.value) else {

@@ -7,6 +7,7 @@ use super::calls::{self, Renewal};
 use super::draft::Draft;
 use super::let_go::replace_in;
 use crate::queue::command::{Effect, Reply, Submit};
+use crate::queue::holders::Holders;
 use crate::queue::record::{Event, Holder, Outcome, Phase, Place, Record};
 use crate::queue::timing::{self, KEPT, LISTED};
 use crate::queue::view::{Need, View};
@@ -49,11 +50,11 @@ fn fresh<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, old: Option<&Record
         time,
         phase,
         previous: None,
-        holders: std::collections::BTreeMap::new(),
+        holders: Holders::default(),
         verified: submit.verified,
         debug: submit.debug,
-        tags: submit.tags.clone(),
-        requirements: submit.requirements.clone(),
+        tags: submit.tags.clone().map(Box::new),
+        requirements: submit.requirements.clone().map(Box::new),
         needs: submit.needs.clone(),
         attempt: old.map_or(0, |old| old.attempt),
         losses: 0,

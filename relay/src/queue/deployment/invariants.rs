@@ -122,10 +122,10 @@ impl World {
             self.breaks(8, || format!("{job} goes on for nobody"));
         }
         if matches!(after.phase, Phase::LetGo(_)) && !after.holders.is_empty() {
-            self.breaks(8, || format!("{job} ended though {:?} hold it", after.holders.keys()));
+            self.breaks(8, || format!("{job} ended though {:?} hold it", after.holders));
         }
-        let held = before.into_iter().flat_map(|before| &before.holders);
-        for (namespace, holder) in held.filter(|(namespace, _)| !after.holders.contains_key(*namespace)) {
+        let held = before.into_iter().flat_map(|before| before.holders.iter());
+        for (namespace, holder) in held.filter(|(namespace, _)| after.holders.get(namespace).is_none()) {
             let is_due = match command {
                 Some(Command::LetGo { job: named, who: Who::These(who), .. }) => {
                     named == job && who.covers(namespace)
@@ -353,7 +353,7 @@ impl World {
         let (job, wanted): (&JobId, Wanted<'_>) = match frame {
             Frame::Submit { job, namespace, .. } => (
                 job,
-                Box::new(move |record| record.is_some_and(|record| record.holders.contains_key(namespace))),
+                Box::new(move |record| record.is_some_and(|record| record.holders.get(namespace).is_some())),
             ),
             Frame::LetGo { job, why, who: Who::These(who), .. } => {
                 let deletes = *why == EndReason::Deleted;
