@@ -84,6 +84,29 @@ impl Relay {
         Self::launch_logging(scenario, name, arguments, filter).await
     }
 
+    /// Starts a relay with an embedded store under another program, such as a tracer, which gets `words` before the
+    /// relay's own command line.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start_under(
+        scenario: &Arc<Scenario>,
+        name: &str,
+        program: &str,
+        words: &[String],
+    ) -> anyhow::Result<Self> {
+        let arguments = arguments(scenario, name, &Store::Embedded)?;
+        let address = ports::free()?;
+        let own = command(scenario, &arguments, address, "")?;
+        let mut under = Command::new(program);
+        under.args(words).arg(own.as_std().get_program()).args(own.as_std().get_args()).kill_on_drop(true);
+        let process = Mutex::new(scenario.start(name, under)?);
+        let (name, filter) = (name.to_owned(), String::new());
+        let relay = Self { scenario: scenario.clone(), name, address, arguments, filter, process };
+        relay.ready().await?;
+        Ok(relay)
+    }
+
     /// Starts `dockframe up`: relay, page and a worker of the queue `local`.
     ///
     /// # Errors
