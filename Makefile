@@ -41,6 +41,8 @@ test: ## set up for tests, then every test
 	@cargo nextest run -p dockframe-frontend
 	@printf '==> Running all other tests, with real Docker, Redis and Chromium (a few minutes)\n'
 	@cargo nextest run $(native)
+	@printf '==> Fuzzing every parser, 30 s each (2 minutes on two processors)\n'
+	@scripts/fuzz
 
 .PHONY: check
 check: check-fast ## format, clippy, rustdoc, licences and bans
@@ -78,10 +80,14 @@ dev: ## page with live reload on port 8080, relay and worker rebuilt on change o
 	@scripts/dev
 
 .PHONY: bench
-bench: ## how fast jobs go through the release build
+bench: ## speed, latency and memory of the release build, from outside
 	@scripts/setup --test
 	@$(MAKE) page
 	@scripts/bench
+
+.PHONY: fuzz
+fuzz: ## every parser against a fuzzer, SECONDS each (SECONDS=30)
+	@SECONDS_EACH=$(or $(SECONDS),30) scripts/fuzz
 
 .PHONY: nightly
 nightly: ## a million simulated schedules (SCHEDULES=1000000)

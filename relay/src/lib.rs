@@ -9,6 +9,8 @@ mod callbacks;
 mod clock;
 mod config;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http;
 mod limits;
 mod metrics;

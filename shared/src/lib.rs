@@ -8,6 +8,8 @@
 //! travels), [`metaframe`] (the page's address and the host's pipes).
 
 pub mod command;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod ids;
 pub mod javascript;
 pub mod job;

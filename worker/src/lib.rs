@@ -18,6 +18,8 @@ mod disk;
 mod dispatcher;
 mod executor;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod housekeeping;
 mod identity;
 mod image_policy;

@@ -376,6 +376,20 @@ fn parse(content: &[u8]) -> Vec<(LogStep, LogLine)> {
         .collect()
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing {
+    /// Numbers do not shift: each line of a file is a line, and what was read is written as it is read.
+    pub(crate) fn log_file(bytes: &[u8]) {
+        let lines = super::parse(bytes);
+        assert_eq!(lines.len(), String::from_utf8_lossy(bytes).lines().count());
+        let mut written = String::new();
+        for (step, line) in &lines {
+            super::write_line(&mut written, step, line);
+        }
+        assert_eq!(super::parse(written.as_bytes()), lines);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use dockframe_shared::Timestamp;

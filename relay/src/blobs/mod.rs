@@ -9,6 +9,8 @@ mod shards;
 
 pub(crate) use documents::{Documents, run_name};
 pub(crate) use files::{BlobKey, Blobs, PutError};
+#[cfg(any(test, fuzzing))]
+pub(crate) use logs::fuzzing;
 pub(crate) use logs::{Lines, LogStore};
 pub(crate) use references::keys_in;
 pub(crate) use shards::shards;

@@ -47,7 +47,7 @@ pub(crate) use changes::{Finishing, Submission};
 pub(crate) use collect::{Collected, SETTLED};
 pub(crate) use leases::{Registered, WorkerSocket};
 pub(crate) use reads::{Scope, wire_revision};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use sharing::SharedRecord;
 
 /// A command that is overtaken so often is given up: no fair schedule does that.

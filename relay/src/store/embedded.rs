@@ -408,5 +408,24 @@ fn blocking<T: Send + 'static>(
     .boxed()
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing {
+    use super::keys;
+
+    pub(crate) fn keys(bytes: &[u8]) {
+        if let Some(found) = keys::split_due(bytes) {
+            let written = keys::due(found.queue, &found.due);
+            assert_eq!(keys::split_due(&written).as_ref(), Some(&found));
+        }
+        if let Some(key) = keys::split_entry(bytes)
+            && let Some(queue) = bytes.first_chunk()
+        {
+            let written = keys::entry(dockframe_shared::QueueDigest::from_bytes(*queue), &key);
+            assert_eq!(keys::split_entry(&written), Some(key));
+        }
+        let _ = keys::split_revision(bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@ mod behaviour;
 pub(crate) mod codec;
 pub(crate) mod collect;
 pub(crate) mod embedded;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod names;
 pub(crate) mod news;
 pub(crate) mod redis;

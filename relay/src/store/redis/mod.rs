@@ -332,6 +332,40 @@ impl Others for RedisStore {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing {
+    use dockframe_shared::QueueDigest;
+
+    use super::{keys, message};
+
+    pub(crate) fn keys(bytes: &[u8]) {
+        let queue = QueueDigest::from_bytes([7; 32]);
+        if let Some(found) = keys::due_of_member(queue, bytes) {
+            let written = keys::due_member(&found.due);
+            assert_eq!(keys::due_of_member(queue, written.as_bytes()), Some(found));
+        }
+        if let Some(key) = keys::key_of_member(bytes) {
+            assert_eq!(keys::key_of_member(keys::member(&key).as_bytes()), Some(key));
+        }
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        if let Some((queue, at)) = keys::queue_of_minute(text) {
+            assert!(keys::minute(queue, at).starts_with(&queue.to_hex()));
+        }
+        if let Some(queue) = keys::queue_of_channel(text) {
+            assert_eq!(keys::queue_of_channel(&keys::channel(queue)), Some(queue));
+        }
+    }
+
+    pub(crate) fn message(queue: QueueDigest, bytes: &[u8]) {
+        use crate::store::news::News;
+        if let Ok(Some(News::Notice { process, notice, .. })) = message::read(queue, bytes, "own") {
+            let written = message::notice(&process, &notice);
+            let read = Some(News::Notice { queue, process, notice });
+            assert_eq!(message::read(queue, &written, "own"), Ok(read));
+        }
+    }
+}
+
 #[cfg(test)]
 #[path = "../../../tests/api/redis_server.rs"]
 pub(super) mod redis_server;
