@@ -37,12 +37,12 @@ test: ## set up for tests, then every test
 	@cargo build --quiet $(native) --all-targets
 	@printf '==> Running the examples in the documentation (seconds)\n'
 	@cargo test --quiet $(native) --doc
+	@printf '==> Fuzzing every parser, 30 s each (2 minutes on two processors)\n'
+	@scripts/fuzz --or-skip
 	@printf '==> Running the tests of the page (a minute the first time)\n'
 	@cargo nextest run -p dockframe-frontend
 	@printf '==> Running all other tests, with real Docker, Redis and Chromium (a few minutes)\n'
 	@cargo nextest run $(native)
-	@printf '==> Fuzzing every parser, 30 s each (2 minutes on two processors)\n'
-	@scripts/fuzz
 
 .PHONY: check
 check: check-fast ## format, clippy, rustdoc, licences and bans
