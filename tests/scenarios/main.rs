@@ -7,6 +7,7 @@ mod deploy;
 mod example_url;
 mod handshake_trace;
 mod harness;
+mod hostile_content;
 mod link_cut;
 mod metapage_pipes;
 mod nothing_left_behind;
