@@ -1,5 +1,6 @@
 //! The promises of the whole system, one file each, shown with real processes, containers and browsers.
 
+mod accessibility;
 mod canary;
 mod cancel;
 mod conformance;
