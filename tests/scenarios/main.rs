@@ -3,6 +3,7 @@
 mod accessibility;
 mod canary;
 mod cancel;
+mod chain;
 mod conformance;
 mod deploy;
 mod example_url;
