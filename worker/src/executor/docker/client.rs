@@ -108,7 +108,7 @@ impl Docker {
     async fn attach(&self, name: &str) -> Result<Running, EngineError> {
         let options = AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
         let attached = call(self.engine.attach_container(name, Some(options))).await?;
-        let exit = wait_for_exit(self.engine.clone(), name.to_owned());
+        let exit = exit_of_run(self.engine.clone(), name.to_owned());
         Ok(Running { output: chunks(attached.output), exit: exit.boxed() })
     }
 }
@@ -206,7 +206,7 @@ impl Executor for Docker {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(is_running).build();
         let output = chunks(self.engine.logs(name, Some(options)));
         let exit = if is_running {
-            wait_for_exit(self.engine.clone(), name.to_owned()).boxed()
+            exit_of_run(self.engine.clone(), name.to_owned()).boxed()
         } else {
             let exit = Exit {
                 code: state.exit_code.unwrap_or_default(),
@@ -292,8 +292,28 @@ impl Executor for Docker {
     }
 }
 
-/// Waits through restarts of the Engine, which break the call while the container may live on.
+/// What an Engine says that found a container ended after its own restart, and does not know how.
+const UNKNOWN_EXIT: i64 = 255;
+/// What it says of one that it killed on its way.
+const KILLED: i64 = 137;
+
+/// The exit of a run. What a restarted Engine has done to it, or has not seen, is no result of its program.
+async fn exit_of_run(engine: Engine, name: String) -> Result<Exit, EngineError> {
+    let (exit, was_away) = wait_through_restarts(engine, name).await?;
+    let is_the_engines = exit.code == UNKNOWN_EXIT || exit.code == KILLED && !exit.oom_killed;
+    if was_away && is_the_engines {
+        return Err(EngineError::Unreachable("it was restarted under the job".to_owned()));
+    }
+    Ok(exit)
+}
+
 async fn wait_for_exit(engine: Engine, name: String) -> Result<Exit, EngineError> {
+    wait_through_restarts(engine, name).await.map(|(exit, _)| exit)
+}
+
+/// Waits through restarts of the Engine, which break the call while the container may live on; says whether one did.
+async fn wait_through_restarts(engine: Engine, name: String) -> Result<(Exit, bool), EngineError> {
+    let mut was_away = false;
     let mut unreachable_since: Option<tokio::time::Instant> = None;
     loop {
         let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
@@ -307,13 +327,14 @@ async fn wait_for_exit(engine: Engine, name: String) -> Result<Exit, EngineError
             Some(Err(_)) | None => None,
         };
         match code {
-            Some(0) => return Ok(Exit::default()),
+            Some(0) => return Ok((Exit::default(), was_away)),
             Some(code) => {
                 let inspected = engine.inspect_container(&name, None::<InspectContainerOptions>).await.ok();
                 let state = inspected.and_then(|container| container.state).unwrap_or_default();
-                return Ok(Exit { code, oom_killed: state.oom_killed.unwrap_or(false) });
+                return Ok((Exit { code, oom_killed: state.oom_killed.unwrap_or(false) }, was_away));
             }
             None => {
+                was_away = true;
                 let since = *unreachable_since.get_or_insert_with(tokio::time::Instant::now);
                 if since.elapsed() > ENGINE_PATIENCE {
                     return Err(EngineError::Unreachable("it was away for too long".to_owned()));
