@@ -1,8 +1,28 @@
 #!/bin/sh
 # Writes the file that starts the page and names it in index.html. Trunk's own way is an inline script, which
-# `script-src 'self' 'wasm-unsafe-eval'` forbids. Runs as Trunk's post-build hook, in the project's root.
+# `script-src 'self' 'wasm-unsafe-eval'` forbids. Bundles the code editor beside it, a file that is loaded only when
+# an editor is opened. Runs as Trunk's post-build hook, in the project's root.
 set -eu
+root=$PWD
 cd "$TRUNK_STAGING_DIR"
+
+# named FILE BEGINNING: gives a file a name that holds its content's digest, so that it can be cached for ever.
+named() {
+  if command -v sha256sum >/dev/null 2>&1; then sum=$(sha256sum "$1"); else sum=$(shasum -a 256 "$1"); fi
+  name="$2-$(printf %s "$sum" | cut -c 1-16).js"
+  mv "$1" "$name"
+  printf %s "$name"
+}
+
+# Without node the page has textareas in place of the editor.
+editor=
+bundler=$root/frontend/editor/node_modules/.bin/esbuild
+if [ -x "$bundler" ]; then
+  rm -f editor-*.js
+  "$bundler" "$root/frontend/editor/editor.js" --bundle --minify --format=esm --target=es2022 --legal-comments=none \
+    --log-level=warning --outfile=editor.js
+  editor="globalThis.dockframeEditor = () => import(\"./$(named editor.js editor)\");"
+fi
 
 # The newest of each name: `trunk serve` may leave older builds beside it.
 script=$(ls -t dockframe-page-*.js | grep -v loader | head -n 1)
@@ -10,16 +30,20 @@ module=$(ls -t dockframe-page-*_bg.wasm | head -n 1)
 
 cat > loader.js <<JS
 import init from "./$script";
+$editor
 init({ module_or_path: new URL("./$module", import.meta.url) }).catch((error) => {
   const notice = document.createElement("p");
   notice.className = "notice";
   notice.textContent = "The page could not start: " + error + ". Reload it, or try a newer browser.";
   document.body.append(notice);
 });
+// For starts without a network. Where storage is denied even the look at it throws.
+try {
+  navigator.serviceWorker?.register(new URL("./sw.js", import.meta.url)).catch(() => {});
+} catch {}
 JS
-if command -v sha256sum >/dev/null 2>&1; then sum=$(sha256sum loader.js); else sum=$(shasum -a 256 loader.js); fi
-loader="loader-$(printf %s "$sum" | cut -c 1-16).js"
-mv loader.js "$loader"
+cp "$root/frontend/sw.js" sw.js
+loader=$(named loader.js loader)
 
 awk -v loader="$loader" -v script="$script" -v module="$module" '
   /<!-- loader:/ {

@@ -8,6 +8,7 @@ pub mod components;
 pub mod host;
 pub mod live;
 pub mod net;
+pub mod screen;
 pub mod state;
 pub mod text;
 pub mod ui;

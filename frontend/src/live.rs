@@ -13,72 +13,46 @@ use wasm_bindgen_futures::spawn_local;
 
 use dockframe_shared::job::{Definition, JobObject};
 use dockframe_shared::metaframe::outputs::{Fetch, OutputValue, Outputs};
-use dockframe_shared::protocol::QueueSummary;
 use dockframe_shared::{JobId, Timestamp};
 
 use crate::browser::{self, location, storage, timer};
 use crate::host::{Host, HostEvent};
 use crate::net::http;
 use crate::net::socket::{Socket, SocketEvent};
+use crate::screen::{Parts, QueueView, Screen};
 use crate::state::actions::JobButton;
-use crate::state::address::Address;
+use crate::state::handshake::Handshake;
 use crate::state::job_view::read_result;
 use crate::state::log::Log;
 use crate::state::{Effect, Intent, Message, Moment, Place, Short, State, Timer, reduce};
-use crate::view::Tone;
-use crate::view::header::{self, Header};
-use crate::view::lists::{self, InputItem, JobItem, OutputItem, WorkerItem};
-use crate::view::trouble::{Trouble, trouble};
+use crate::view::header;
+use crate::view::lists;
+use crate::view::trouble::trouble;
 
 /// What components see and do. Cheap to copy.
 #[derive(Clone, Copy)]
 pub struct Live {
     shell: StoredValue<Rc<Shell>, LocalStorage>,
-    /// The wall clock, once a second.
-    pub now: RwSignal<Timestamp>,
-    pub header: RwSignal<Header>,
-    pub button: RwSignal<JobButton>,
-    pub can_delete: RwSignal<bool>,
-    pub trouble: RwSignal<Option<Trouble>>,
-    pub outputs: RwSignal<Vec<OutputItem>>,
-    /// Whether the shown outputs went to the host.
-    pub are_outputs_sent: RwSignal<bool>,
-    pub inputs: RwSignal<Vec<InputItem>>,
-    pub address: RwSignal<Address>,
-    /// What the editors edit; `None` on an empty page.
-    pub definition: RwSignal<Option<Definition>>,
-    pub queue: RwSignal<QueueView>,
-    pub job_id: RwSignal<Option<String>>,
+    /// What the screen shows.
+    parts: Parts,
+    /// Grows once a second.
+    ticks: RwSignal<u32>,
     /// Grows with each change of the log; the log itself is read by [`Live::with_log`].
-    pub log_version: RwSignal<u64>,
-    pub is_blank: RwSignal<bool>,
-    /// There is a job that waits for the user to run it, and nothing else to show.
-    pub is_idle: RwSignal<bool>,
-    /// The last line of the log: how the run ended.
-    pub end: RwSignal<Option<(Tone, String)>>,
+    pub log_version: RwSignal<u32>,
+}
+
+impl std::ops::Deref for Live {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Live")
     }
-}
-
-/// What the queue button and panel show.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct QueueView {
-    /// The effective queue's text, as it stands in the address.
-    pub name: String,
-    pub is_locked: bool,
-    /// Where a worker has to go.
-    pub api_origin: String,
-    /// The name as workers need it.
-    pub key: String,
-    pub is_connected: bool,
-    pub has_no_worker: bool,
-    pub summary: Option<QueueSummary>,
-    pub workers: Option<Vec<WorkerItem>>,
-    pub jobs: Vec<JobItem>,
 }
 
 struct Shell {
@@ -114,22 +88,9 @@ impl Live {
         });
         let live = Self {
             shell: StoredValue::new_local(Rc::clone(&shell)),
-            now: RwSignal::new(browser::now()),
-            header: RwSignal::default(),
-            button: RwSignal::new(JobButton::None),
-            can_delete: RwSignal::new(false),
-            trouble: RwSignal::new(None),
-            outputs: RwSignal::default(),
-            are_outputs_sent: RwSignal::new(false),
-            inputs: RwSignal::default(),
-            address: RwSignal::default(),
-            definition: RwSignal::new(None),
-            queue: RwSignal::default(),
-            job_id: RwSignal::new(None),
+            parts: Parts::new(),
+            ticks: RwSignal::new(0),
             log_version: RwSignal::new(0),
-            is_blank: RwSignal::new(false),
-            is_idle: RwSignal::new(false),
-            end: RwSignal::new(None),
         };
         if is_embedded {
             let host = Host::start(move |event| live.host_said(event));
@@ -144,7 +105,7 @@ impl Live {
             live.send(Message::HashChanged { hash: location::hash() });
         });
         timer::every(1_000, move || {
-            live.now.set(browser::now());
+            live.ticks.update(|ticks| *ticks = ticks.wrapping_add(1));
             // Some troubles are a matter of time alone.
             live.show();
         });
@@ -160,6 +121,13 @@ impl Live {
     /// Sets or removes parameters of the address.
     pub fn edit(self, changes: Vec<(String, Option<String>)>) {
         self.want(Intent::Edit(changes));
+    }
+
+    /// The wall clock; followed once a second.
+    #[must_use]
+    pub fn now(self) -> Timestamp {
+        self.ticks.track();
+        browser::now()
     }
 
     /// Reads the log.
@@ -276,7 +244,7 @@ impl Live {
                 }
                 storage::session_set(&key, (!ids.is_empty()).then(|| ids.join(" ")).as_deref());
             }
-            Effect::LogChanged => self.log_version.update(|version| *version += 1),
+            Effect::LogChanged => self.log_version.update(|version| *version = version.wrapping_add(1)),
         }
     }
 
@@ -299,39 +267,49 @@ impl Live {
     fn show(self) {
         let shell = self.with_shell(Rc::clone);
         let Ok(state) = shell.state.try_borrow() else { return };
-        let now = browser::now();
-        set(self.header, header::header(&state));
-        set(self.button, header::button(&state));
-        set(self.can_delete, header::can_delete(&state));
-        set(self.trouble, trouble(&state, now));
-        set(self.inputs, lists::inputs(&state));
-        set(self.address, state.address.clone());
-        set(self.definition, state.edited_definition());
-        set(self.job_id, state.current().map(|wanted| wanted.id.to_string()));
-        set(self.is_blank, state.address.is_blank() && matches!(state.short, Short::None));
-        let is_idle = self.button.get_untracked() == JobButton::Run
+        let button = header::button(&state);
+        let trouble = trouble(&state, browser::now());
+        let is_idle = matches!(button, JobButton::Run | JobButton::SaveAndRun)
             && !state.address.settings.autostart
             && state.log.is_empty()
             && state.job.ending.is_none()
-            && self.trouble.with_untracked(Option::is_none);
-        set(self.is_idle, is_idle);
-        set(self.end, header::end_line(&state));
-        set(self.queue, queue_view(&state));
+            && trouble.is_none();
+        // Outputs may be large: they are derived only from another result.
         let result = state.job.shown_finish().map_or(std::ptr::null(), |finish| Rc::as_ptr(finish).cast());
-        if shell.shown_result.replace(result) != result {
-            set(self.outputs, lists::outputs(&state));
-        }
-        let is_sent = state
-            .job
-            .finish()
-            .is_some_and(|finish| state.sent.as_ref().is_some_and(|(_, time)| *time == finish.time));
-        set(self.are_outputs_sent, is_sent);
-    }
-}
-
-fn set<T: PartialEq + Send + Sync + 'static>(signal: RwSignal<T>, value: T) {
-    if signal.with_untracked(|held| *held != value) {
-        signal.set(value);
+        let outputs = if shell.shown_result.replace(result) == result {
+            self.outputs.get_untracked()
+        } else {
+            Rc::new(lists::outputs(&state))
+        };
+        let finish = state.job.finish();
+        let header = header::header(&state);
+        self.parts.show(Screen {
+            percent: header.percent,
+            header,
+            can_stop: header::can_stop(&state),
+            can_delete: header::can_delete(&state),
+            are_outputs_sent: finish
+                .is_some_and(|finish| state.sent.as_ref().is_some_and(|(_, time)| *time == finish.time)),
+            inputs: lists::inputs(&state),
+            address: state.address.clone(),
+            definition: state.edited_definition(),
+            queue: queue_view(&state),
+            job_link: state.current().map(|wanted| {
+                let id = wanted.id.to_string();
+                (format!("{}/j/{id}", wanted.queue.api_origin()), id)
+            }),
+            files: state.address.files().into_iter().map(|(name, _)| name).collect(),
+            workers: state.workers.as_deref().map(lists::workers),
+            jobs: lists::jobs(&state),
+            is_blank: state.address.is_blank() && matches!(state.short, Short::None),
+            drafts: state.drafts.keys().cloned().collect(),
+            pinned_image: header::pinned_image(&state),
+            end: header::end_line(&state),
+            button,
+            trouble,
+            outputs,
+            is_idle,
+        });
     }
 }
 
@@ -339,14 +317,18 @@ fn queue_view(state: &State) -> QueueView {
     let queue = state.address.settings.queue.as_ref();
     QueueView {
         name: state.address.queue_text().to_owned(),
-        is_locked: state.address.queue_is_locked(),
+        // Alone there is no page around this one that could set the queue (`metaframe` 5.11).
+        is_locked: state.address.queue_is_locked() && state.handshake != Handshake::Standalone,
         api_origin: queue.map(|queue| queue.api_origin().to_owned()).unwrap_or_default(),
         key: queue.map(|queue| queue.key().reveal().to_owned()).unwrap_or_default(),
         is_connected: state.connection.may_speak(),
         has_no_worker: state.has_no_worker(),
         summary: state.summary,
-        workers: state.workers.as_deref().map(lists::workers),
-        jobs: lists::jobs(state),
+        n_workers: match (&state.summary, &state.workers) {
+            (Some(summary), None) => Some(summary.workers),
+            (_, Some(workers)) => Some(workers.len() as u64),
+            (None, None) => None,
+        },
     }
 }
 

@@ -8,9 +8,9 @@ use dockframe_tests::scenario;
 use serde_json::Value;
 
 /// All of the page as it is after decoding: wasm, JavaScript, style, document.
-const RAW_BUDGET: u64 = 1_300_000;
+const RAW_BUDGET: u64 = 1_100_000;
 /// The same as it travels, in brotli of the quality that debug builds use (releases are smaller).
-const BROTLI_BUDGET: u64 = 420_000;
+const BROTLI_BUDGET: u64 = 415_000;
 
 /// The addresses of scripts, styles and modules that the browser loaded, and when the page could be used.
 const LOADED: &str = r"

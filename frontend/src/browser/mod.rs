@@ -4,6 +4,7 @@
 
 pub mod clipboard;
 pub mod download;
+pub mod editor;
 pub mod kept;
 pub mod location;
 pub mod storage;

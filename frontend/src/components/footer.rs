@@ -12,15 +12,12 @@ pub(super) fn Footer() -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
     let command = text_of(live, "command");
-    let file = Memo::new(move |_| {
-        live.address.with(|address| address.files().into_iter().next().map(|(name, _)| name))
-    });
     view! {
         <footer class="footer">
             <code class="what" title=command>{command}</code>
-            {dynamic(move || match file.get() {
+            {dynamic(move || match live.files.with(|files| files.first().cloned()) {
                 Some(name) => view! {
-                    <button type="button" class="link" on:click=move |_| panels.toggle(Tab::Inputs)>
+                    <button type="button" class="link" on:click=move |_| panels.toggle(Tab::Job)>
                         {format!("✎ {name}")}
                     </button>
                 }

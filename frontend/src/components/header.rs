@@ -15,19 +15,26 @@ pub(super) fn Header() -> AnyView {
     let header = live.header;
     let suffix = words(move || {
         let (suffix, since) = header.with(|header| (header.suffix.clone(), header.since));
-        let since = since.map(|since| text::running_duration(live.now.get().since(since)));
+        let since = since.map(|since| text::running_duration(live.now().since(since)));
         let kept = header.with(|header| header.kept_since);
-        let kept = kept.map(|kept| format!("ran {}", text::ago(live.now.get().since(kept))));
-        join([Some(suffix), since.or(kept)], " ")
+        let kept = kept.map(|kept| format!("ran {}", text::ago(live.now().since(kept))));
+        join([Some(suffix), since.or(kept)], " · ")
     });
     let detail = words(move || {
         let (ago, detail) = header.with(|header| (header.detail_ago, header.detail.clone()));
-        let ago = ago.map(|ago| format!("queued {}", text::ago(live.now.get().since(ago))));
+        let ago = ago.map(|ago| format!("queued {}", text::ago(live.now().since(ago))));
         join([ago, Some(detail)], " · ")
     });
     let tone = words(move || header.with(|header| header.tone.class().to_owned()));
     let is_busy = flag(move || header.with(|header| header.is_busy));
     let title = words(move || header.with(|header| header.title.clone()));
+    let progress = dynamic(move || match live.percent.get() {
+        Some(percent) => {
+            view! { <progress max="100" value=percent.to_string() aria-label="Progress"></progress> }
+                .into_any()
+        }
+        None => ().into_any(),
+    });
     view! {
         <header class="header" data-tone=tone>
             <span class="dot" class:busy=is_busy></span>
@@ -45,6 +52,7 @@ pub(super) fn Header() -> AnyView {
             <Tabs />
             <super::share::ShareMenu />
             <JobButtons />
+            {progress}
         </header>
     }
     .into_any()
@@ -58,17 +66,20 @@ fn join(parts: [Option<String>; 2], between: &str) -> String {
 #[component]
 fn JobLink() -> AnyView {
     let live = expect_context::<Live>();
-    let target = Memo::new(move |_| {
-        let id = live.job_id.get()?;
-        Some((live.queue.with(|queue| queue.api_origin.clone()), id))
-    });
-    let link = dynamic(move || match target.get() {
-        Some((origin, id)) => {
+    let link = dynamic(move || match live.job_link.get() {
+        Some((href, id)) => {
             let short: String = id.chars().take(5).collect();
-            let href = format!("{origin}/j/{id}");
-            let title = "This job at its queue's server";
-            view! { <a class="id" href=href target="_blank" rel="noopener" title=title>{short}</a> }
-                .into_any()
+            let title = "This job at its queue's server; a click copies its id";
+            let copy = move |_| {
+                let id = id.clone();
+                wasm_bindgen_futures::spawn_local(async move {
+                    crate::browser::clipboard::copy(&id).await;
+                });
+            };
+            view! {
+                <a class="id" href=href target="_blank" rel="noopener" title=title on:click=copy>{short}</a>
+            }
+            .into_any()
         }
         None => ().into_any(),
     });
@@ -89,11 +100,12 @@ fn JobButtons() -> AnyView {
         _ => None,
     };
     let icon = words(move || if button.get() == JobButton::Stop { "■" } else { "▶" }.to_owned());
-    let label = words(move || button.with(JobButton::label).to_owned());
+    let label = words(move || button.with(|button| button.label()).to_owned());
     let why = words(move || blocked().unwrap_or_default().to_owned());
     let is_primary = flag(move || button.get() != JobButton::Stop);
     let is_none = flag(move || button.get() == JobButton::None);
     let cannot_delete = flag(move || !live.can_delete.get());
+    let cannot_stop = flag(move || !live.can_stop.get());
     view! {
         <div class="actions">
             <button
@@ -104,6 +116,10 @@ fn JobButtons() -> AnyView {
                 on:click=move |_| live.want(Intent::Delete)
             >
                 "Delete"
+            </button>
+            <button type="button" hidden=cannot_stop on:click=move |_| live.want(Intent::Stop)>
+                <span class="icon" aria-hidden="true">"■"</span>
+                <span class="label">"Stop"</span>
             </button>
             <button
                 type="button"
@@ -127,13 +143,10 @@ fn JobButtons() -> AnyView {
 fn Tabs() -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
-    let none = Signal::derive(|| 0);
-    let n_inputs = Signal::derive(move || {
-        let files =
-            live.address.with(|address| address.settings.files.as_ref().map_or(0, serde_json::Map::len));
-        live.inputs.with(Vec::len) + files
-    });
-    let n_outputs = Signal::derive(move || live.outputs.with(Vec::len));
+    let none = words(String::new);
+    let shown = |count: usize| if count == 0 { String::new() } else { count.to_string() };
+    let n_inputs = words(move || shown(live.inputs.with(Vec::len) + live.files.with(Vec::len)));
+    let n_outputs = words(move || shown(live.outputs.with(|outputs| outputs.len())));
     let tabs = [
         (Tab::Log, "Log", none),
         (Tab::Job, "Job", none),
@@ -143,11 +156,10 @@ fn Tabs() -> AnyView {
     ];
     let buttons = tabs.map(|(tab, label, count)| {
         let is_on = words(move || {
-            let is_on = panels.tab.get() == tab && !panels.is_queue_open.get();
+            let is_on = panels.tab.get() == tab.class() && !panels.is_queue_open.get();
             is_on.to_string()
         });
-        let has_none = flag(move || count.get() == 0);
-        let count = words(move || count.get().to_string());
+        let has_none = flag(move || count.with(String::is_empty));
         let press = move |_| if tab == Tab::Log { panels.open(tab) } else { panels.toggle(tab) };
         view! {
             <button type="button" data-tab=tab.class() aria-pressed=is_on on:click=press>

@@ -8,11 +8,13 @@ use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 use web_sys::{Document, Element};
 
+use super::log_search::LogSearch;
 use crate::browser::{download, window};
 use crate::live::Live;
 use crate::state::log::{Log, Row, Voice};
 use crate::text;
-use crate::ui::{CopyButton, dynamic, flag, words};
+use crate::ui::{CopyButton, dynamic, flag, shown_if, words};
+use crate::view::header::End;
 use crate::view::links::{Piece, pieces};
 
 /// Rows in a block.
@@ -36,6 +38,7 @@ pub(super) fn LogView() -> AnyView {
     let drawn = StoredValue::new_local(Drawn { generation: u64::MAX, rows: 0 });
     let follows = RwSignal::new(true);
     let is_split = RwSignal::new(false);
+    let is_searching = RwSignal::new(false);
     let is_scheduled = StoredValue::new_local(false);
     let draw_now = move || {
         is_scheduled.set_value(false);
@@ -93,6 +96,15 @@ pub(super) fn LogView() -> AnyView {
                 <span class="grow"></span>
                 <button
                     type="button"
+                    aria-pressed=words(move || is_searching.get().to_string())
+                    title="Search in the log"
+                    on:click=move |_| is_searching.update(|is_searching| *is_searching = !*is_searching)
+                >
+                    "Search"
+                </button>
+                <button
+                    type="button"
+                    class="split-button"
                     aria-pressed=words(move || is_split.get().to_string())
                     title="Program's output left, its errors right"
                     on:click=move |_| is_split.update(|is_split| *is_split = !*is_split)
@@ -101,8 +113,23 @@ pub(super) fn LogView() -> AnyView {
                 </button>
                 <button type="button" hidden=flag(move || follows.get()) on:click=to_end>"↓ Newest"</button>
                 <LogCopy />
-                <button type="button" title="Download the log" on:click=move |_| save(live)>"⤓"</button>
+                <button type="button" title="Download the log" aria-label="Download the log" on:click=move |_| save(live)>
+                    "⤓"
+                </button>
             </div>
+            {shown_if(
+                flag(move || is_searching.get()),
+                move || {
+                    view! {
+                        <LogSearch
+                            rows=body
+                            on_jump=Box::new(move || follows.set(false))
+                            on_close=Box::new(move || is_searching.set(false))
+                        />
+                    }
+                        .into_any()
+                },
+            )}
             <div
                 class="rows"
                 node_ref=body
@@ -126,7 +153,7 @@ pub(super) fn LogView() -> AnyView {
 #[component]
 fn LogCopy() -> AnyView {
     let live = expect_context::<Live>();
-    view! { <CopyButton text=words(move || live.with_log(Log::plain_text)) /> }.into_any()
+    view! { <CopyButton text=Box::new(move || live.with_log(Log::plain_text)) /> }.into_any()
 }
 
 /// The last line: how it ended.
@@ -134,7 +161,10 @@ fn LogCopy() -> AnyView {
 fn LogEnd() -> AnyView {
     let live = expect_context::<Live>();
     let line = dynamic(move || match live.end.get() {
-        Some((tone, line)) => view! { <p class="end" data-tone=tone.class()>{line}</p> }.into_any(),
+        Some(End { tone, line, advice }) => {
+            let advice = (!advice.is_empty()).then(|| view! { <small>{advice}</small> });
+            view! { <p class="end" data-tone=tone.class()>{line} {advice}</p> }.into_any()
+        }
         None => ().into_any(),
     });
     view! { {line} }.into_any()
@@ -165,6 +195,12 @@ fn draw(log: &Log, drawn: &mut Drawn, body: &Element) {
     let start = log.first_time();
     for row in &log.rows()[drawn.rows..] {
         let block = block_for(&document, body, row.voice == Voice::Build);
+        if row.voice == Voice::Build
+            && let Some(last) = block.parent_element().and_then(|fold| fold.query_selector(".last").ok()?)
+        {
+            // Folded, it says how far the image is or what came of it.
+            last.set_text_content(Some(row.text().trim()));
+        }
         let _ = block.append_child(&row_element(&document, row, start));
         drawn.rows += 1;
     }
@@ -187,6 +223,7 @@ fn block_for(document: &Document, body: &Element, is_build: bool) -> Element {
                 let _ = details.set_attribute("open", "");
                 let summary = element(document, "summary", "");
                 summary.set_text_content(Some("Image"));
+                let _ = summary.append_child(&element(document, "span", "last"));
                 let _ = details.append_child(&summary);
                 let _ = body.append_child(&details);
                 details

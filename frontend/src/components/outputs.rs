@@ -12,38 +12,27 @@ use crate::view::lists::{Content, OutputItem, Preview};
 pub(super) fn OutputsPanel() -> AnyView {
     let live = expect_context::<Live>();
     let is_embedded = crate::browser::is_embedded();
-    let is_empty = Memo::new(move |_| live.outputs.with(Vec::is_empty));
-    let count = words(move || format!("Download all ({}) as zip", live.outputs.with(Vec::len)));
+    let count =
+        words(move || format!("Download all ({}) as zip", live.outputs.with(|outputs| outputs.len())));
     let sent = words(move || {
         let is_sent = is_embedded && live.are_outputs_sent.get();
         if is_sent { "Sent to the metapage" } else { "" }.to_owned()
     });
     let list = dynamic(move || {
-        if is_empty.get() {
+        if live.outputs.with(|outputs| outputs.is_empty()) {
             let words = "No outputs yet. Files that the job writes to /outputs appear here.";
             return view! { <p class="empty">{words}</p> }.into_any();
         }
         view! {
-            <For each=move || live.outputs.get() key=output_key let:item>
-                <Output item=item />
-            </For>
             <p class="sent">
                 <button type="button" class="link" on:click=move |_| save_all(live)>{count}</button>
                 <span>{sent}</span>
             </p>
+            {live.outputs.get().iter().map(|item| view! { <Output item=item.clone() /> }).collect_view()}
         }
         .into_any()
     });
     view! { <div class="panel outputs">{list}</div> }.into_any()
-}
-
-/// An output is drawn anew only when its name or content changed.
-fn output_key(item: &OutputItem) -> (String, u64, String) {
-    let content = match &item.content {
-        Content::Bytes(bytes) => dockframe_shared::ContentHash::of(bytes).to_string(),
-        Content::Url(url) => url.clone(),
-    };
-    (item.name.clone(), item.size.unwrap_or_default(), content)
 }
 
 #[component]
@@ -122,10 +111,10 @@ fn save_all(live: Live) {
     let outputs = live.outputs.get_untracked();
     wasm_bindgen_futures::spawn_local(async move {
         let mut files = Vec::with_capacity(outputs.len());
-        for item in outputs {
-            let bytes = match item.content {
-                Content::Bytes(bytes) => bytes,
-                Content::Url(url) => match crate::net::http::get_bytes(&url).await {
+        for item in outputs.iter() {
+            let bytes = match &item.content {
+                Content::Bytes(bytes) => bytes.clone(),
+                Content::Url(url) => match crate::net::http::get_bytes(url).await {
                     Ok(bytes) => bytes,
                     // What cannot be had is left out by a note, so that nobody takes the archive for complete.
                     Err(why) => {
@@ -137,7 +126,7 @@ fn save_all(live: Live) {
                     }
                 },
             };
-            files.push((item.name, bytes));
+            files.push((item.name.clone(), bytes));
         }
         download::save("all-outputs-downloaded-files.zip", &crate::view::zip::archive(&files));
     });

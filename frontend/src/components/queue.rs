@@ -4,13 +4,18 @@ use leptos::html::{Button, Div};
 use leptos::prelude::*;
 
 use super::Panels;
+use crate::browser::timer::Timeout;
 use crate::browser::{self, storage};
-use crate::live::{Live, QueueView};
+use crate::live::Live;
+use crate::screen::QueueView;
 use crate::state::Intent;
 use crate::text;
-use crate::ui::{Command, CopyButton, Field, Switch, dynamic, flag, shown_if, words as read};
+use crate::ui::{Command, CopyButton, Switch, dynamic, flag, shown_if, words as read};
 use crate::view::Tone;
 use crate::view::lists::JobItem;
+
+/// A pause this long in the typing of a name applies it, in milliseconds.
+const TYPED_MS: i64 = 1_000;
 
 /// Writes a new queue's name, an unguessable key, into the address.
 pub(super) fn make_queue(live: Live) {
@@ -43,12 +48,7 @@ fn words(queue: &QueueView) -> String {
         words.push("connecting".to_owned());
         return words.join(" · ");
     }
-    let n_workers = match (&queue.summary, &queue.workers) {
-        (Some(summary), None) => Some(summary.workers),
-        (_, Some(workers)) => Some(workers.len() as u64),
-        (None, None) => None,
-    };
-    words.extend(n_workers.map(|count| text::plural(count, "worker", "workers")));
+    words.extend(queue.n_workers.map(|count| text::plural(count, "worker", "workers")));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of GPUs")]
     let gpus = queue.summary.map_or(0, |summary| summary.gpus.0 as u64);
     if gpus > 0 {
@@ -104,6 +104,7 @@ pub(super) fn QueuePanel() -> AnyView {
     let close = move || panels.is_queue_open.set(false);
     let has_queue = flag(move || live.queue.with(|queue| !queue.key.is_empty()));
     let has_override = flag(move || live.address.with(|address| address.queue_override().is_some()));
+    let can_lock = flag(move || has_override.get() && browser::is_embedded());
     let is_locked = flag(move || live.queue.with(|queue| queue.is_locked));
     let name = read(move || live.queue.with(|queue| queue.name.clone()));
     let command =
@@ -114,7 +115,17 @@ pub(super) fn QueuePanel() -> AnyView {
     });
     let set_name = move |text: String| {
         let text = text.trim().to_owned();
-        live.edit(vec![("queue".into(), (!text.is_empty()).then_some(text))]);
+        let mut changes = vec![("queue".into(), (!text.is_empty()).then_some(text))];
+        // What is typed here counts: alone, nobody around the page could want another queue.
+        if has_override.get_untracked() && !is_locked.get_untracked() {
+            changes.push(("ignoreQueueOverride".into(), Some("true".into())));
+        }
+        live.edit(changes);
+    };
+    // A pause in the typing applies the name, as Enter does.
+    let typing = StoredValue::new_local(None::<Timeout>);
+    let typed = move |text: String| {
+        typing.set_value(Timeout::new(TYPED_MS, move || set_name(text)));
     };
     let set_lock = move |is_on: bool| {
         live.edit(vec![("ignoreQueueOverride".into(), (!is_on).then(|| "true".into()))]);
@@ -134,21 +145,32 @@ pub(super) fn QueuePanel() -> AnyView {
                 <h2>"Queue"</h2>
                 <button type="button" class="quiet" aria-label="Close" on:click=move |_| close()>"Esc ✕"</button>
             </header>
-            <Field
-                label="Name"
-                value=name
-                is_disabled=is_locked
-                placeholder="a long secret name, or an address"
-                on_change=Box::new(set_name)
-            />
-            {shown_if(has_override, move || {
+            <label class="field">
+                <span>"Name"</span>
+                <input
+                    type="text"
+                    class="code"
+                    spellcheck="false"
+                    autocomplete="off"
+                    autocapitalize="off"
+                    placeholder="a long secret name, or an address"
+                    prop:value=name
+                    disabled=is_locked
+                    on:input=move |event| typed(event_target_value(&event))
+                    on:change=move |event| {
+                        typing.set_value(None);
+                        set_name(event_target_value(&event));
+                    }
+                />
+            </label>
+            {shown_if(can_lock, move || {
                 view! { <Switch label="The metapage sets the queue" is_on=is_locked on_change=Box::new(set_lock) /> }
                     .into_any()
             })}
             <p class="row">
                 <button type="button" disabled=is_locked on:click=move |_| make_queue(live)>"New queue"</button>
                 <button type="button" disabled=is_locked on:click=move |_| toggle_local(live)>{local_label}</button>
-                {shown_if(has_queue, move || view! { <CopyButton text=name label="Copy the name" /> }.into_any())}
+                {shown_if(has_queue, move || view! { <CopyButton text=Box::new(move || name.get_untracked()) label="Copy the name" /> }.into_any())}
             </p>
             <p class="hint">
                 <strong>"The name is the key. "</strong>
@@ -180,8 +202,7 @@ fn Workers() -> AnyView {
             summary.unwrap_or_default()
         })
     });
-    let workers = Memo::new(move |_| live.queue.with(|queue| queue.workers.clone()));
-    let list = dynamic(move || match workers.get() {
+    let list = dynamic(move || match live.workers.get() {
         None => view! { <p class="empty">"Asking the queue…"</p> }.into_any(),
         Some(workers) if workers.is_empty() => {
             view! { <p class="empty">"None yet. Start one with the command below."</p> }.into_any()
@@ -211,9 +232,8 @@ fn Workers() -> AnyView {
 #[component]
 fn Jobs() -> AnyView {
     let live = expect_context::<Live>();
-    let jobs = Memo::new(move |_| live.queue.with(|queue| queue.jobs.clone()));
     let list = dynamic(move || {
-        let jobs = jobs.get();
+        let jobs = live.jobs.get();
         if jobs.is_empty() {
             return ().into_any();
         }
@@ -234,7 +254,7 @@ fn Job(job: JobItem) -> AnyView {
     let JobItem { id, tone, what, since, is_this, is_live, is_own } = job;
     let name = if is_this { "this job".to_owned() } else { id.as_str().chars().take(5).collect() };
     let age = read(move || {
-        let age = live.now.get().since(since);
+        let age = live.now().since(since);
         if is_live {
             format!("{what} {}", text::running_duration(age))
         } else {

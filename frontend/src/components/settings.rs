@@ -1,6 +1,8 @@
 //! Settings: how the job runs, where its image comes from, what a metapage editor offers. Fields and switches take
 //! effect at once; the image is a form with a button, since its parts belong together.
 
+use std::rc::Rc;
+
 use leptos::prelude::*;
 use serde_json::{Value, json};
 
@@ -9,31 +11,29 @@ use crate::browser::storage;
 use crate::live::Live;
 use crate::state::Intent;
 use crate::state::edit;
+use crate::ui::code::Code;
 use crate::ui::{Area, Field, Switch, dynamic, flag, shown_if, words};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Section {
-    Configure,
-    Image,
-    Definition,
-}
-
-const SECTIONS: [(Section, &str); 3] =
-    [(Section::Configure, "Configure"), (Section::Image, "Image"), (Section::Definition, "Definition")];
+const CONFIGURE: &str = "Configure";
+const IMAGE: &str = "Image";
+const DEFINITION: &str = "Definition";
+const SECTIONS: [&str; 3] = [CONFIGURE, IMAGE, DEFINITION];
 /// Where the last used tab is remembered.
 const REMEMBERED: &str = "settings-tab";
+/// Where the image's name is remembered when the job is to build its image instead.
+const FORMER_IMAGE: &str = "dockerImage";
 
 #[component]
 pub(super) fn SettingsPanel() -> AnyView {
     let remembered = storage::local_get(REMEMBERED);
-    let first = SECTIONS.iter().find(|(_, label)| remembered.as_deref() == Some(label));
-    let section = RwSignal::new(first.map_or(Section::Configure, |(section, _)| *section));
+    let first = SECTIONS.into_iter().find(|label| remembered.as_deref() == Some(label));
+    let section = RwSignal::new(first.unwrap_or(CONFIGURE).to_owned());
     let tabs = SECTIONS
-        .map(|(tab, label)| {
-            let pressed = words(move || (section.get() == tab).to_string());
+        .map(|label| {
+            let pressed = words(move || section.with(|section| section == label).to_string());
             let choose = move |_| {
                 storage::local_set(REMEMBERED, Some(label));
-                section.set(tab);
+                section.set(label.to_owned());
             };
             view! { <button type="button" aria-pressed=pressed on:click=choose>{label}</button> }
         })
@@ -41,10 +41,10 @@ pub(super) fn SettingsPanel() -> AnyView {
     view! {
         <div class="panel settings">
             <nav class="tabs" aria-label="Settings">{tabs}</nav>
-            {dynamic(move || match section.get() {
-                Section::Configure => view! { <Configure /> }.into_any(),
-                Section::Image => view! { <Image /> }.into_any(),
-                Section::Definition => view! { <Definition /> }.into_any(),
+            {dynamic(move || match section.get().as_str() {
+                IMAGE => view! { <Image /> }.into_any(),
+                DEFINITION => view! { <Definition /> }.into_any(),
+                _ => view! { <Configure /> }.into_any(),
             })}
         </div>
     }
@@ -125,7 +125,8 @@ fn Configure() -> AnyView {
         {parameter_switch(live, "autostart", "Run by itself", "on start, and every time inputs change")}
         {parameter_switch(live, "resolverefs", "Send contents", "instead of references to them, as outputs")}
         {parameter_switch(live, "allowsetjob", "Other metaframes may set this job", "by an input named job")}
-        {parameter_switch(live, "debug", "Debug", "")}
+        {parameter_switch(live, "terminal", "Show the log first", "instead of the editor, when the page opens")}
+        {parameter_switch(live, "debug", "Debug", "keeps more of a run at the worker, and says more in the console")}
     }
     .into_any()
 }
@@ -145,18 +146,22 @@ fn Image() -> AnyView {
     let live = expect_context::<Live>();
     let definition = live.definition.get_untracked();
     let text = |name: &str| edit::build_text(definition.as_ref(), name);
-    let image =
-        definition.as_ref().and_then(|definition| definition.text("image")).unwrap_or_default().to_owned();
+    let named = definition.as_ref().and_then(|definition| definition.text("image")).map(str::to_owned);
+    let image = named.or_else(|| storage::local_get(FORMER_IMAGE)).unwrap_or_default();
     let is_build =
         RwSignal::new(definition.as_ref().is_some_and(|definition| definition.get("build").is_some()));
     let image = RwSignal::new(image);
     let dockerfile = RwSignal::new(text("dockerfile"));
     let drafts =
         BUILD.map(|(name, label, placeholder)| (name, label, placeholder, RwSignal::new(text(name))));
-    let save = move |event: web_sys::SubmitEvent| {
-        event.prevent_default();
+    let save_form = move || {
         let definition = live.definition.get_untracked();
         let changed = if is_build.get_untracked() {
+            // Going back to an image finds its name in the form.
+            let named = definition.as_ref().and_then(|definition| definition.text("image"));
+            if let Some(image) = named {
+                storage::local_set(FORMER_IMAGE, Some(image));
+            }
             let mut fields = vec![("dockerfile", dockerfile.get_untracked())];
             fields.extend(drafts.iter().map(|(name, _, _, draft)| (*name, draft.get_untracked())));
             edit::with_build(definition.as_ref(), &fields)
@@ -164,6 +169,10 @@ fn Image() -> AnyView {
             edit::with_image(definition.as_ref(), &image.get_untracked())
         };
         live.want(Intent::EditDefinition(changed));
+    };
+    let save = move |event: web_sys::SubmitEvent| {
+        event.prevent_default();
+        save_form();
     };
     let draft_field = |label: &'static str, placeholder: &'static str, draft: RwSignal<String>| {
         let value = words(move || draft.get());
@@ -194,13 +203,17 @@ fn Image() -> AnyView {
                     .collect_view();
                 let text = words(move || dockerfile.get());
                 view! {
-                    <Area
-                        label="Dockerfile"
-                        placeholder="FROM python:3.12-slim"
-                        rows=8
-                        value=text
-                        on_change=Box::new(move |text| dockerfile.set(text))
-                    />
+                    <div class="field">
+                        <span>"Dockerfile"</span>
+                        <Code
+                            name="Dockerfile".to_owned()
+                            label="Dockerfile".to_owned()
+                            placeholder="FROM python:3.12-slim"
+                            value=text
+                            on_edit=Rc::new(move |text| dockerfile.set(text))
+                            on_save=Rc::new(save_form)
+                        />
+                    </div>
                     <p class="hint">"Write a Dockerfile, or name sources that hold one."</p>
                     <div class="fields">{fields}</div>
                 }
@@ -234,9 +247,6 @@ fn Pipes(side: &'static str, label: &'static str) -> AnyView {
             .map(|fields| dockframe_shared::metaframe::hash_params::encode_json(&Value::Object(fields)));
         live.edit(vec![("definition".into(), encoded)]);
     };
-    let entries = Memo::new(move |_| {
-        live.address.with(|address| edit::pipes(address.settings.definition.as_ref(), side))
-    });
     let name = RwSignal::new(String::new());
     let add = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
@@ -247,17 +257,17 @@ fn Pipes(side: &'static str, label: &'static str) -> AnyView {
         }
     };
     let from_run = move |_| {
-        for item in live.outputs.get_untracked() {
+        for item in live.outputs.get_untracked().iter() {
             set(&item.name, Some(""));
         }
     };
-    let has_run = flag(move || side == "outputs" && !live.outputs.with(Vec::is_empty));
+    let has_run = flag(move || side == "outputs" && !live.outputs.with(|outputs| outputs.is_empty()));
     view! {
         <h3>{label}</h3>
         <ul class="list">
             {dynamic(move || {
-                entries
-                    .get()
+                live.address
+                    .with(|address| edit::pipes(address.settings.definition.as_ref(), side))
                     .into_iter()
                     .map(|(name, kind)| {
                         let (change, remove) = (name.clone(), name.clone());

@@ -15,12 +15,11 @@ pub(super) fn ShareMenu() -> AnyView {
         live.address.track();
         let forms = live.with_state(|state| share::shared(state, &crate::browser::location::base()));
         let items = forms.into_iter().map(|Shared { label, hint, text }| {
-            let text = StoredValue::new(text);
             view! {
                 <li>
                     <span class="name">{label}</span>
                     <small>{hint}</small>
-                    <CopyButton text=words(move || text.get_value()) />
+                    <CopyButton text=Box::new(move || text.clone()) />
                 </li>
             }
         });

@@ -78,6 +78,14 @@ pub(super) fn Start() -> AnyView {
             Some(json!("echo hello")),
         )));
     };
+    let build = move |_| {
+        panels.open(Tab::Settings);
+        crate::browser::storage::local_set("settings-tab", Some("Image"));
+        let job = json!({ "build": { "dockerfile": "FROM alpine:3.20\n" }, "command": "echo hello" });
+        if let serde_json::Value::Object(job) = job {
+            live.want(Intent::EditDefinition(dockframe_shared::job::Definition(job)));
+        }
+    };
     view! {
         <div class="start">
             <h1>"Run a container right here"</h1>
@@ -104,6 +112,8 @@ pub(super) fn Start() -> AnyView {
             <p>
                 "Or start from "
                 <button type="button" class="link" on:click=empty>"an empty job"</button>
+                ", or from "
+                <button type="button" class="link" on:click=build>"a Dockerfile or a git repository"</button>
                 "."
             </p>
         </div>

@@ -4,7 +4,8 @@ use leptos::prelude::*;
 
 use super::{Panels, Tab};
 use crate::live::Live;
-use crate::ui::{Command, dynamic};
+use crate::state::edit::with_member;
+use crate::ui::{Command, dynamic, words};
 use crate::view::trouble::{Offer, Trouble};
 
 #[component]
@@ -26,8 +27,7 @@ fn Screen(trouble: Trouble) -> AnyView {
         view! { <ol>{steps}</ol> }.into_any()
     });
     let command = command.map(|command| {
-        let command = StoredValue::new(command);
-        view! { <Command text=Signal::derive(move || command.get_value()) /> }
+        view! { <Command text=words(move || command.clone()) /> }
     });
     let note = part(!note.is_empty(), &|| view! { <p class="note">{note.clone()}</p> }.into_any());
     let offers = part(!offers.is_empty(), &|| {
@@ -62,14 +62,24 @@ fn OfferButton(offer: Offer) -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
     let label = match &offer {
-        Offer::Do(label, _) | Offer::OpenQueue(label) | Offer::OpenJob(label) | Offer::NewQueue(label) => {
-            *label
-        }
+        Offer::Do(label, _)
+        | Offer::OpenQueue(label)
+        | Offer::OpenJob(label)
+        | Offer::OpenSettings(label)
+        | Offer::NewQueue(label) => (*label).to_owned(),
+        Offer::Memory(amount) => format!("Ask for {amount} of memory"),
     };
     let press = move |_| match &offer {
         Offer::Do(_, intent) => live.want(intent.clone()),
         Offer::OpenQueue(_) => panels.is_queue_open.set(true),
         Offer::OpenJob(_) => panels.open(Tab::Job),
+        Offer::OpenSettings(_) => panels.open(Tab::Settings),
+        Offer::Memory(amount) => {
+            let definition = live.definition.get_untracked();
+            let amount = Some(serde_json::Value::from(amount.as_str()));
+            let changed = with_member(definition.as_ref(), "requirements", "memory", amount);
+            live.want(crate::state::Intent::EditDefinition(changed));
+        }
         Offer::NewQueue(_) => {
             super::queue::make_queue(live);
             panels.is_queue_open.set(true);

@@ -8,14 +8,17 @@ use super::wanted::WantedError;
 use super::{Intent, Short, State};
 
 /// What the job button is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum JobButton {
     /// There is nothing to run; the page says what is missing.
+    #[default]
     None,
     Run,
     /// *Run*, not to be pressed now; the text says why.
     Blocked(&'static str),
     Stop,
+    /// The editor holds text that is not saved; *Stop* stands beside it while a job runs.
+    SaveAndRun,
     /// *Run again* beside *Delete*.
     RunAgain,
     /// The result is another queue's: *Run here* beside *Delete*.
@@ -29,6 +32,7 @@ impl JobButton {
             Self::None => "",
             Self::Run | Self::Blocked(_) => "Run",
             Self::Stop => "Stop",
+            Self::SaveAndRun => "Save and run",
             Self::RunAgain => "Run again",
             Self::RunHere => "Run here",
         }
@@ -40,6 +44,7 @@ impl JobButton {
             Self::None | Self::Blocked(_) => None,
             Self::Run => Some(Intent::Run),
             Self::Stop => Some(Intent::Stop),
+            Self::SaveAndRun => Some(Intent::SaveAndRun),
             Self::RunAgain | Self::RunHere => Some(Intent::RunAgain),
         }
     }
@@ -58,6 +63,9 @@ pub fn job_button(state: &State) -> JobButton {
             Some(Upload::Done) | None => {}
         },
     }
+    if !state.drafts.is_empty() {
+        return JobButton::SaveAndRun;
+    }
     if let Some(job) = state.job.object() {
         match job.state {
             StateName::Queued | StateName::Running => return JobButton::Stop,
@@ -72,4 +80,10 @@ pub fn job_button(state: &State) -> JobButton {
         }
     }
     if state.is_submitting() { JobButton::Stop } else { JobButton::Run }
+}
+
+/// Whether *Stop* stands beside the job button.
+#[must_use]
+pub fn can_stop(state: &State) -> bool {
+    job_button(state) == JobButton::SaveAndRun && (state.job.is_live() || state.is_submitting())
 }

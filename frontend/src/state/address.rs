@@ -51,7 +51,7 @@ impl Address {
         let entries = self.settings.files.iter().flat_map(Map::iter);
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let mut files: Vec<_> = entries.map(|(name, value)| (name.clone(), text(value))).collect();
-        files.sort();
+        crate::view::lists::sort_few(&mut files, |one: &(String, String), other| one.0 < other.0);
         files
     }
 }

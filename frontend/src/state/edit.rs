@@ -69,6 +69,18 @@ pub fn with_image(definition: Option<&Definition>, image: &str) -> Definition {
     with_value(Some(&with_text(definition, "image", image.trim())), "build", None)
 }
 
+/// The image's name with the digest that ran in place of its tag; `None` when it names a digest already.
+#[must_use]
+pub fn pinned(image: &str, digest: &str) -> Option<String> {
+    if image.is_empty() || image.contains('@') || !digest.starts_with("sha256:") {
+        return None;
+    }
+    // A colon before the last slash is a registry's port.
+    let path = image.rfind('/').map_or(0, |slash| slash + 1);
+    let name = image[path..].find(':').map_or(image, |colon| &image[..path + colon]);
+    Some(format!("{name}@{digest}"))
+}
+
 /// The image by building: `image` goes, members of `build` that the form does not know stay.
 #[must_use]
 pub fn with_build(definition: Option<&Definition>, fields: &[(&str, String)]) -> Definition {
@@ -204,6 +216,16 @@ mod tests {
         );
         assert_eq!(build_text(Some(&built), "buildArgs"), "A=1, B=2");
         assert_eq!(text(&with_image(Some(&built), " z ")), r#"{"command":"b","image":"z"}"#);
+    }
+
+    #[test]
+    fn a_pinned_image_has_the_digest_in_place_of_its_tag() {
+        let pin = |image: &str| pinned(image, "sha256:ab");
+        assert_eq!(pin("python:3.12").as_deref(), Some("python@sha256:ab"));
+        assert_eq!(pin("localhost:5000/a/b").as_deref(), Some("localhost:5000/a/b@sha256:ab"));
+        assert_eq!(pin("localhost:5000/a/b:1").as_deref(), Some("localhost:5000/a/b@sha256:ab"));
+        assert_eq!(pin("a@sha256:cd"), None);
+        assert_eq!(pinned("a", ""), None);
     }
 
     #[test]

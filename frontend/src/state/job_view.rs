@@ -91,6 +91,8 @@ pub struct JobView {
     pub awaits_word: bool,
     /// A result kept from an earlier visit, shown until the relay has spoken; it sends nothing.
     pub kept: Option<Rc<Finish>>,
+    /// This page saw the job wait or run: its result is news, not one that was stored before.
+    pub saw_run: bool,
     /// The old way: the last full list held the job.
     pub is_listed: bool,
 }

@@ -129,6 +129,23 @@ impl Log {
         })
     }
 
+    /// What the worker is at while it makes the image: the last row of the build's.
+    #[must_use]
+    pub fn last_build_line(&self) -> Option<String> {
+        self.rows.iter().rev().find(|row| row.voice == Voice::Build).map(Row::text)
+    }
+
+    /// The rows that hold a text, whatever its case, by their place in [`Self::rows`].
+    #[must_use]
+    pub fn find(&self, text: &str) -> Vec<usize> {
+        let wanted = text.to_lowercase();
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let holds = |row: &Row| row.text().to_lowercase().contains(&wanted);
+        self.rows.iter().enumerate().filter(|(_, row)| holds(row)).map(|(place, _)| place).collect()
+    }
+
     /// Everything that is shown, as text.
     #[must_use]
     pub fn plain_text(&self) -> String {
@@ -224,12 +241,20 @@ impl Log {
         if voice != Voice::Build && self.first_time.is_none() {
             self.first_time = Some(time);
         }
+        // A pull says every second how far it is; the newest of these lines stands for all.
+        if voice == Voice::Build && pull_percent(text).is_some() {
+            let is_newer = |row: &Row| row.voice == Voice::Build && pull_percent(&row.text()).is_some();
+            if self.rows.last().is_some_and(is_newer) {
+                self.rows.pop();
+            }
+        }
         // Workers' own remarks come without newlines, and each is a line.
         let is_remark = is_remark(text);
         if is_remark {
             self.close_open_row();
         }
-        let ends_open = !text.ends_with('\n') && !is_remark;
+        // Workers say each step of pull and build as a line, most of them without its newline.
+        let ends_open = !text.ends_with('\n') && !is_remark && voice != Voice::Build;
         let mut parts = text.split('\n').peekable();
         while let Some(part) = parts.next() {
             let is_last = parts.peek().is_none();
@@ -287,6 +312,14 @@ impl Log {
             self.generation += 1;
         }
     }
+}
+
+/// How far a pull is, if the line says so: `pulling NAME: 3/8 layers, 71 %, 88 MB/s`.
+#[must_use]
+pub fn pull_percent(line: &str) -> Option<u8> {
+    let (_, progress) = line.strip_prefix("pulling ")?.split_once(" layers, ")?;
+    let percent: u8 = progress.split_once(" %")?.0.parse().ok()?;
+    (percent <= 100).then_some(percent)
 }
 
 /// A line that a worker adds to the program's, by the signs that mark it.
@@ -389,6 +422,27 @@ mod tests {
         ]);
         assert_eq!(log.rows().len(), 3);
         assert_eq!(log.last_error_line().as_deref(), Some("oops"));
+    }
+
+    #[test]
+    fn a_pulls_progress_is_one_line_that_moves() {
+        let mut log = Log::default();
+        let lines = ["pulling a:1: 0/3 layers, 4 %, 9 MB/s", "pulling a:1: 1/3 layers, 71 %, 9 MB/s", "done"];
+        log.append(&pieces(LogStep::ImagePull, Some(0), &lines[..1]), at(1));
+        log.append(&pieces(LogStep::ImagePull, Some(1), &lines[1..]), at(1));
+        assert_eq!(texts(&log), [lines[1], "done"]);
+        assert_eq!(pull_percent(lines[1]), Some(71));
+        for odd in ["pulling a: 1/3 layers", "pulling a: 0/1 layers, 700 %", "71 %"] {
+            assert_eq!(pull_percent(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_search_counts_each_row_once_whatever_its_case() {
+        let mut log = Log::default();
+        log.append(&pieces(LogStep::Running, None, &["Error: error\n", "fine\n", "no ERROR\n"]), at(1));
+        assert_eq!(log.find("error"), [0, 2]);
+        assert_eq!(log.find(""), [0; 0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod actions;
 pub mod address;
 pub mod ansi;
 pub mod connection;
+mod drafts;
 pub mod edit;
 pub mod handshake;
 pub mod job_view;
@@ -95,6 +96,10 @@ pub struct State {
     last_job_input: Option<serde_json::Map<String, serde_json::Value>>,
     /// What was wrong with an input `job`.
     pub job_input_problem: Option<String>,
+    /// Texts of the editor that are not in the address yet, by file; each differs from what is there.
+    pub drafts: BTreeMap<String, String>,
+    /// *Save and run* wrote the address; the job that follows from it is to run.
+    runs_after_save: bool,
 }
 
 /// A short address's definition.
@@ -175,6 +180,15 @@ pub enum Intent {
     Delete,
     /// *Run again*, and *Run here* for a result of another queue.
     RunAgain,
+    /// The editor's text of a file as it stands now.
+    Draft {
+        file: String,
+        text: String,
+    },
+    /// Writes the drafts into the address.
+    Save,
+    /// Writes the drafts into the address and runs the job that follows from it, once.
+    SaveAndRun,
     RetryUploads,
     RetryShort,
     /// Parameters of the hash to be set or, with `None`, removed.
@@ -295,6 +309,8 @@ impl State {
             sent: None,
             last_job_input: None,
             job_input_problem: None,
+            drafts: BTreeMap::new(),
+            runs_after_save: false,
         }
     }
 
@@ -321,6 +337,12 @@ impl State {
             Short::Loaded(definition) => Some(definition.clone()),
             _ => self.address.settings.job.clone().map(dockframe_shared::job::Definition),
         }
+    }
+
+    /// The text of one of the job's files in the address.
+    #[must_use]
+    pub fn saved_file(&self, name: &str) -> Option<&str> {
+        self.address.settings.files.as_ref()?.get(name)?.as_str()
     }
 
     /// Whether a change of the user's waits for the relay to confirm it.

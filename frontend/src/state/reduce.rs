@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::address::Address;
 use super::connection::{ATTEMPT_MS, Phase};
 use super::handshake::{Handshake, LIMIT_MS};
-use super::job_view::{JobView, PendingWhat, ResultState};
+use super::job_view::{JobView, PendingWhat};
 use super::submit::Wish;
 use super::wanted::{self, Wanted, WantedError};
 use super::{Effect, Intent, Message, Moment, Short, State, Timer};
@@ -110,7 +110,9 @@ impl State {
             let job = self.last_job_input.take();
             self.set_job(job, effects);
         }
+        self.settle_drafts();
         self.recompute(moment, effects);
+        self.run_after_save(moment, effects);
         if !is_first {
             self.resend_outputs(&before, effects);
             if self.address.settings.autostart && !before.settings.autostart {
@@ -322,15 +324,12 @@ impl State {
                 self.sent = None;
                 self.wish_now(Wish { rerun: None }, moment, effects);
             }
-            Intent::RunAgain => {
-                self.sent = None;
-                let rerun = match &self.job.result {
-                    ResultState::Loaded(finish) => Some(finish.time),
-                    ResultState::Loading { time, .. } => Some(*time),
-                    ResultState::None => None,
-                };
-                self.wish_now(Wish { rerun }, moment, effects);
+            Intent::RunAgain => self.run_what_there_is(moment, effects),
+            Intent::Draft { file, text } => self.draft(file, text),
+            Intent::Save => {
+                self.save_drafts(effects);
             }
+            Intent::SaveAndRun => self.save_and_run(moment, effects),
             Intent::Stop => self.let_go(PendingWhat::Stop, moment, effects),
             Intent::Delete => self.let_go(PendingWhat::Delete, moment, effects),
             Intent::RetryUploads => {
@@ -351,7 +350,9 @@ impl State {
                     effects.push(Effect::FetchShort { id });
                 }
             }
-            Intent::Edit(changes) => self.edit(&changes, effects),
+            Intent::Edit(changes) => {
+                self.edit(&changes, effects);
+            }
             Intent::EditDefinition(definition) => self.edit_definition(definition, effects),
             Intent::ShowQueue(shows) => {
                 if self.shows_queue != shows {
@@ -375,7 +376,8 @@ impl State {
         }
     }
 
-    fn edit(&self, changes: &[(String, Option<String>)], effects: &mut Vec<Effect>) {
+    /// Sets or removes parameters of the address. Whether that changes it.
+    pub(super) fn edit(&self, changes: &[(String, Option<String>)], effects: &mut Vec<Effect>) -> bool {
         let mut params = self.address.params.clone();
         let mut changed = false;
         for (key, value) in changes {
@@ -385,6 +387,7 @@ impl State {
         if changed {
             effects.push(Effect::WriteHash(params.to_string()));
         }
+        changed
     }
 
     fn edit_definition(&self, definition: dockframe_shared::job::Definition, effects: &mut Vec<Effect>) {

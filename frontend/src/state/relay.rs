@@ -192,6 +192,7 @@ impl State {
             self.job.attempt = None;
             effects.push(Effect::LogChanged);
         }
+        self.job.saw_run = true;
         self.job.result = ResultState::None;
         effects.push(Effect::Set(Timer::Result, None));
         self.job.ending = None;
@@ -227,6 +228,8 @@ impl State {
             return;
         }
         self.settle_kept(Some(job.time), effects);
+        // It was not there before: a run so short that only its end was told.
+        self.job.saw_run = self.job.saw_run || *before == Word::Unknown;
         self.job.ending = None;
         self.job.was_lost = false;
         self.job.build_step = None;

@@ -3,6 +3,8 @@
 //! What changes is given as a [`Signal`] or through [`dynamic`], not as a closure: each closure would be another
 //! type, and the page would hold the code that draws it once more for each.
 
+pub mod code;
+
 use leptos::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 
@@ -113,24 +115,59 @@ pub fn Switch(
     .into_any()
 }
 
-/// Copies a text; where that is not allowed it asks to select it by hand.
+/// Copies a text. Frames without the right to do so show it instead, selected, to be copied by hand.
 #[component]
-pub fn CopyButton(text: Signal<String>, #[prop(default = "Copy")] label: &'static str) -> AnyView {
-    let said = RwSignal::new(label.to_owned());
+pub fn CopyButton(
+    /// Asked for when the button is pressed.
+    text: Box<dyn Fn() -> String>,
+    #[prop(default = "Copy")] label: &'static str,
+) -> AnyView {
+    let is_copied = RwSignal::new(false);
+    let by_hand = RwSignal::new(String::new());
     let copy = move |_| {
-        let text = text.get_untracked();
+        let text = text();
+        by_hand.set(String::new());
         spawn_local(async move {
-            let is_copied = clipboard::copy(&text).await;
-            said.try_set(if is_copied { "Copied" } else { "Not allowed here: select it" }.to_owned());
-            crate::browser::timer::sleep(2_000).await;
-            said.try_set(label.to_owned());
+            if clipboard::copy(&text).await {
+                is_copied.try_set(true);
+                crate::browser::timer::sleep(2_000).await;
+                is_copied.try_set(false);
+            } else {
+                by_hand.try_set(text);
+            }
         });
     };
-    let said = words(move || said.get());
+    let place = NodeRef::<leptos::html::Textarea>::new();
+    Effect::new(move |_| {
+        if let Some(area) = place.get() {
+            let _ = area.focus();
+            area.select();
+        }
+    });
+    let shown = dynamic(move || {
+        let text = by_hand.get();
+        if text.is_empty() {
+            return ().into_any();
+        }
+        view! {
+            <textarea
+                class="code by-hand"
+                readonly
+                rows="4"
+                aria-label="Copying is not allowed here: copy this by hand"
+                title="Copying is not allowed here: copy this by hand"
+                node_ref=place
+                prop:value=text
+                on:blur=move |_| by_hand.set(String::new())
+            ></textarea>
+        }
+        .into_any()
+    });
     view! {
         <button type="button" on:click=copy aria-live="polite">
-            {said}
+            {words(move || if is_copied.get() { "Copied" } else { label }.to_owned())}
         </button>
+        {shown}
     }
     .into_any()
 }
@@ -141,7 +178,7 @@ pub fn Command(text: Signal<String>) -> AnyView {
     view! {
         <div class="command">
             <code tabindex="0">{text}</code>
-            <CopyButton text=text />
+            <CopyButton text=Box::new(move || text.get_untracked()) />
         </div>
     }
     .into_any()

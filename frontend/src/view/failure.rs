@@ -127,6 +127,17 @@ pub fn exit_meaning(code: i64) -> Option<&'static str> {
     }
 }
 
+/// What to do about an exit code other than 0.
+#[must_use]
+pub fn exit_advice(code: i64) -> &'static str {
+    match code {
+        126 => "Is the file executable, or must it be called by its interpreter: python fit.py?",
+        127 => "Is the name spelled right, and does the image hold it? Pipes and && need a shell: sh -c '…'",
+        137 => "Often the memory: ask for more in the settings, or look whether somebody stopped it.",
+        _ => "The lines above say why. What it wrote to /outputs was kept all the same.",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

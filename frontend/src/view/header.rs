@@ -5,10 +5,11 @@ use dockframe_shared::job::{FinishReason, ResultReason, StateName};
 use dockframe_shared::protocol::LogStep;
 
 use super::Tone;
-use super::failure::{FailureKind, brief, error_text, exit_meaning, failure};
+use super::failure::{FailureKind, brief, error_text, exit_advice, exit_meaning, failure};
 use crate::state::actions::{JobButton, job_button};
 use crate::state::connection::Phase;
 use crate::state::job_view::{Ending, PendingWhat, ResultState, Word};
+use crate::state::log::pull_percent;
 use crate::state::uploads::Upload;
 use crate::state::wanted::WantedError;
 use crate::state::{Short, State};
@@ -32,6 +33,8 @@ pub struct Header {
     pub kept_since: Option<Timestamp>,
     /// Something is under way: the dot breathes.
     pub is_busy: bool,
+    /// How far it is, in percent, where that is known.
+    pub percent: Option<u8>,
 }
 
 impl Header {
@@ -183,10 +186,22 @@ fn running(state: &State, job: &dockframe_shared::job::JobObject) -> Header {
     if detail.is_empty() && !job.worker.is_empty() {
         detail = format!("worker {}", short(&job.worker));
     }
+    let mut header = Header::new(Tone::Run, title).since(job.time).busy();
+    if state.job.build_step.is_some() {
+        let line = state.log.last_build_line().unwrap_or_default();
+        header.percent = pull_percent(&line);
+        detail = match header.percent {
+            Some(percent) => {
+                header = header.suffix(format!("{percent} %"));
+                line.trim_start_matches("pulling ").to_owned()
+            }
+            None => line,
+        };
+    }
     if state.job.held_by_others {
         detail = "others still hold this job, so it goes on for them".to_owned();
     }
-    Header::new(Tone::Run, title).since(job.time).detail(detail).busy()
+    header.detail(detail)
 }
 
 fn finished(state: &State, job: &dockframe_shared::job::JobObject) -> Header {
@@ -241,8 +256,23 @@ fn finished(state: &State, job: &dockframe_shared::job::JobObject) -> Header {
             }
         },
     };
-    if job.shared == Some(true) {
-        header.detail = format!("computed in another queue · {}", header.detail);
+    // What this page did not see run is no news: when it ran is said, and where.
+    if job.shared == Some(true) || !state.job.saw_run {
+        header.kept_since = Some(finish.time);
+        header.suffix.clear();
+        let mut parts = Vec::new();
+        if job.shared == Some(true) {
+            parts.push("computed in another queue");
+        }
+        if header.tone == Tone::Good {
+            header.title = "Stored result".to_owned();
+            parts.extend(took.as_deref());
+        } else if parts.is_empty() {
+            parts.push("stored");
+        }
+        parts.push(&header.detail);
+        parts.retain(|part| !part.is_empty());
+        header.detail = parts.join(" · ");
     }
     header
 }
@@ -292,9 +322,19 @@ fn short(worker: &str) -> &str {
     }
 }
 
-/// The last line of the log: exit, duration, what was peculiar.
+/// The last lines of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    pub tone: Tone,
+    /// Exit, duration, what was peculiar.
+    pub line: String,
+    /// What to do, where there is something; else empty.
+    pub advice: &'static str,
+}
+
+/// How the run ended.
 #[must_use]
-pub fn end_line(state: &State) -> Option<(Tone, String)> {
+pub fn end_line(state: &State) -> Option<End> {
     let finish = state.job.shown_finish()?;
     let result = &finish.result;
     let mut facts = Vec::new();
@@ -320,13 +360,31 @@ pub fn end_line(state: &State) -> Option<(Tone, String)> {
         facts.push(text::plural(skipped as u64, "file is no output", "files are no outputs"));
     }
     facts.retain(|fact| !fact.is_empty());
-    (!facts.is_empty()).then(|| (tone, format!("{mark} {}", facts.join(" · "))))
+    let advice = match (tone, result.status_code) {
+        (Tone::Warn, Some(code)) => exit_advice(code),
+        _ => "",
+    };
+    (!facts.is_empty()).then(|| End { tone, line: format!("{mark} {}", facts.join(" · ")), advice })
 }
 
 /// What the component needs beside the words: the button, and how the result's error reads in full.
 #[must_use]
 pub fn button(state: &State) -> JobButton {
     job_button(state)
+}
+
+/// Whether *Stop* stands beside *Save and run*.
+#[must_use]
+pub fn can_stop(state: &State) -> bool {
+    crate::state::actions::can_stop(state)
+}
+
+/// The image's name with the digest that ran, where the job names it by a tag.
+#[must_use]
+pub fn pinned_image(state: &State) -> Option<String> {
+    let digest = state.job.shown_finish()?.result.image_digest.as_deref()?;
+    let definition = state.edited_definition()?;
+    crate::state::edit::pinned(definition.text("image")?, digest)
 }
 
 /// Whether there is a result that *Delete* would remove.

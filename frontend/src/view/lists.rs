@@ -16,7 +16,7 @@ use crate::text;
 const PREVIEW_BYTES: usize = 16_384;
 
 /// One file of the result.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputItem {
     pub name: String,
     /// Bytes, when they are here.
@@ -54,7 +54,16 @@ pub fn outputs(state: &State) -> Vec<OutputItem> {
         };
         OutputItem { name: name.clone(), size, preview, content }
     });
-    items.collect()
+    let mut items: Vec<OutputItem> = items.collect();
+    // What can be looked at comes first; within that the names' order stays.
+    let rank = |item: &OutputItem| match item.preview {
+        Preview::Image(_) => 0,
+        Preview::Table(_) => 1,
+        Preview::Text(_) => 2,
+        Preview::None => 3,
+    };
+    sort_few(&mut items, |one, other| rank(one) < rank(other));
+    items
 }
 
 /// The bytes of a reference, or where they are. What cannot be decoded is empty.
@@ -247,9 +256,22 @@ pub fn jobs(state: &State) -> Vec<JobItem> {
         }
     });
     let mut items: Vec<JobItem> = items.collect();
-    items.sort_by_key(|item| (!item.is_live, std::cmp::Reverse(item.since)));
+    let key = |item: &JobItem| (!item.is_live, std::cmp::Reverse(item.since));
+    sort_few(&mut items, |one, other| key(one) < key(other));
     items.truncate(SHOWN);
     items
+}
+
+/// Sorts a list that people read, equal items as they were. The library's sort is made for millions of items, and the
+/// page would hold five kilobytes of it for each type.
+pub(crate) fn sort_few<T>(items: &mut [T], comes_before: impl Fn(&T, &T) -> bool) {
+    for end in 1..items.len() {
+        let mut place = end;
+        while place > 0 && comes_before(&items[place], &items[place - 1]) {
+            items.swap(place, place - 1);
+            place -= 1;
+        }
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is wanted")]
@@ -260,6 +282,13 @@ fn amount(number: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_list_is_sorted_and_equals_stay_in_their_order() {
+        let mut items = [(2, 'a'), (1, 'b'), (2, 'c'), (1, 'd'), (0, 'e')];
+        sort_few(&mut items, |one, other| one.0 < other.0);
+        assert_eq!(items, [(0, 'e'), (1, 'b'), (1, 'd'), (2, 'a'), (2, 'c')]);
+    }
 
     #[test]
     fn small_tables_are_shown_and_anything_odd_stays_text() {

@@ -1,12 +1,14 @@
 //! Trouble is a screen: what happened, why, the one thing to do next, the command to copy, the detail folded.
 
 use dockframe_shared::Timestamp;
-use dockframe_shared::job::StateName;
+use dockframe_shared::job::{Definition, FinishReason, StateName};
+use dockframe_shared::metaframe::settings::BadParam;
+use serde_json::Value;
 
 use super::Tone;
 use super::failure::{FailureKind, failure};
 use crate::state::connection::Phase;
-use crate::state::job_view::ResultState;
+use crate::state::job_view::{Ending, ResultState};
 use crate::state::uploads::Upload;
 use crate::state::wanted::WantedError;
 use crate::state::{Intent, Short, State};
@@ -37,6 +39,9 @@ pub enum Offer {
     Do(&'static str, Intent),
     OpenQueue(&'static str),
     OpenJob(&'static str),
+    OpenSettings(&'static str),
+    /// Asks for this much memory.
+    Memory(String),
     NewQueue(&'static str),
 }
 
@@ -47,6 +52,8 @@ pub fn trouble(state: &State, now: Timestamp) -> Option<Trouble> {
         .or_else(|| of_inputs(state))
         .or_else(|| of_queue(state, now))
         .or_else(|| of_run(state, now))
+        .or_else(|| of_ending(state))
+        .or_else(|| of_the_rest(state))
 }
 
 fn of_address(state: &State) -> Option<Trouble> {
@@ -68,21 +75,7 @@ fn of_address(state: &State) -> Option<Trouble> {
             offers: vec![Offer::OpenJob("Change the job")],
             ..Trouble::default()
         }),
-        Err(WantedError::Malformed(malformed)) => Some(Trouble {
-            tone: Tone::Bad,
-            title: "This link cannot be read".into(),
-            why: format!("Its parameter “{}” is not what it should be: {}.", malformed.name, malformed.problem),
-            steps: vec![
-                "If the link was copied by hand, copy it again: all of it.".into(),
-                "Or remove the parameter and set the job up anew.".into(),
-            ],
-            offers: vec![Offer::Do(
-                "Remove the parameter",
-                Intent::Edit(vec![(malformed.name.to_owned(), None)]),
-            )],
-            detail: state.address.params.get(malformed.name).unwrap_or_default().chars().take(2_000).collect(),
-            ..Trouble::default()
-        }),
+        Err(WantedError::Malformed(malformed)) => Some(unreadable(state, malformed, "")),
         Err(WantedError::NoImage) => Some(Trouble {
             tone: Tone::Warn,
             title: "The job has no image".into(),
@@ -164,7 +157,20 @@ fn of_queue(state: &State, now: Timestamp) -> Option<Trouble> {
             ..Trouble::default()
         });
     }
-    let reason = job.filter(|_| waits).and_then(|job| job.wait_reason.clone())?;
+    let reason = job.filter(|_| waits).and_then(|job| job.wait_reason.clone());
+    if reason.is_none() && waits && state.job.was_lost {
+        return Some(Trouble {
+            tone: Tone::Warn,
+            title: "The worker that ran this job was lost".into(),
+            why: "Its machine was switched off, or lost its connection. The job kept its place and starts over on \
+                  the next free worker; nothing needs to be done."
+                .into(),
+            steps: vec!["If it takes long, look whether another computer serves this queue.".into()],
+            offers: vec![Offer::OpenQueue("See the workers")],
+            ..Trouble::default()
+        });
+    }
+    let reason = reason?;
     Some(Trouble {
         tone: Tone::Warn,
         title: "No worker takes this job yet".into(),
@@ -177,6 +183,99 @@ fn of_queue(state: &State, now: Timestamp) -> Option<Trouble> {
         offers: vec![Offer::OpenQueue("See the workers"), Offer::OpenJob("Change the job")],
         ..Trouble::default()
     })
+}
+
+/// Twice the memory that the job asked for, or a round number where it asked for none.
+fn more_memory(definition: &Definition) -> String {
+    let asked = definition.get("requirements").and_then(|wishes| wishes.get("memory"));
+    let text = asked.and_then(Value::as_str).unwrap_or_default();
+    let unit = text.find(|c: char| !c.is_ascii_digit()).map_or("", |at| &text[at..]);
+    let number = text[..text.len() - unit.len()].parse::<u64>();
+    match number {
+        Ok(number) if number > 0 => format!("{}{unit}", number.saturating_mul(2)),
+        _ => "4G".to_owned(),
+    }
+}
+
+/// The job ended without a result, and not by this page.
+fn of_ending(state: &State) -> Option<Trouble> {
+    let Some(Ending::Elsewhere(reason)) = state.job.ending else { return None };
+    if state.is_submitting() || state.job.object().is_some_and(|job| job.state != StateName::Finished) {
+        return None;
+    }
+    let (title, why) = match reason {
+        Some(FinishReason::JobReplacedByClient) => (
+            "A newer job took this one's place",
+            "Pages that share a namespace keep one live job, so that the newest inputs win. Another page, or \
+             another tab of this one, submitted the newer one.",
+        ),
+        Some(FinishReason::Cancelled) => {
+            ("Somebody else stopped this job", "Everybody who has the queue's name may stop what runs in it.")
+        }
+        Some(FinishReason::Deleted) => (
+            "Somebody else deleted this job's result",
+            "Everybody who has the queue's name may delete what is stored in it.",
+        ),
+        Some(_) | None => (
+            "This job ended elsewhere",
+            "It was stopped, deleted or replaced by a newer job, from another page of this queue.",
+        ),
+    };
+    Some(Trouble {
+        tone: Tone::Idle,
+        title: title.into(),
+        why: why.into(),
+        steps: vec!["It does not start again by itself. Run it if its result is still wanted.".into()],
+        offers: vec![Offer::Do("Run", Intent::Run)],
+        ..Trouble::default()
+    })
+}
+
+/// What does not keep the job from running, and is to be known all the same.
+fn of_the_rest(state: &State) -> Option<Trouble> {
+    if let Short::Failed(why) = &state.short {
+        return Some(Trouble {
+            tone: Tone::Warn,
+            title: "The address's own job is shown".into(),
+            why: format!("It names another one by its id as well, which could not be loaded: {why}."),
+            offers: vec![Offer::Do("Try again", Intent::RetryShort)],
+            ..Trouble::default()
+        });
+    }
+    if let Some(problem) = &state.job_input_problem
+        && state.address.settings.allow_set_job
+    {
+        return Some(Trouble {
+            tone: Tone::Warn,
+            title: "The input “job” cannot be used".into(),
+            why: format!("Another metaframe set it, but {problem}. The job stays as it was."),
+            ..Trouble::default()
+        });
+    }
+    let bad = state.address.settings.problems.first()?;
+    Some(unreadable(state, bad, "The job runs without it."))
+}
+
+/// A parameter of the address that cannot be read.
+fn unreadable(state: &State, bad: &BadParam, consequence: &str) -> Trouble {
+    Trouble {
+        tone: if consequence.is_empty() { Tone::Bad } else { Tone::Warn },
+        title: if consequence.is_empty() {
+            "This link cannot be read".into()
+        } else {
+            format!("“{}” in this link cannot be read", bad.name)
+        },
+        why: format!("Its parameter “{}” is not what it should be: {}. {consequence}", bad.name, bad.problem)
+            .trim_end()
+            .to_owned(),
+        steps: vec![
+            "If the link was copied by hand, copy it again: all of it.".into(),
+            "Or remove the parameter and set it up anew.".into(),
+        ],
+        offers: vec![Offer::Do("Remove the parameter", Intent::Edit(vec![(bad.name.to_owned(), None)]))],
+        detail: state.address.params.get(bad.name).unwrap_or_default().chars().take(2_000).collect(),
+        ..Trouble::default()
+    }
 }
 
 fn of_run(state: &State, now: Timestamp) -> Option<Trouble> {
@@ -219,7 +318,7 @@ fn of_run(state: &State, now: Timestamp) -> Option<Trouble> {
                 },
             ),
             vec![
-                "Ask for more memory in the job's settings.".into(),
+                "Ask for more memory.".into(),
                 "Or start the worker on a machine that has more.".into(),
             ],
         ),
@@ -277,20 +376,22 @@ fn of_run(state: &State, now: Timestamp) -> Option<Trouble> {
             vec!["Run it again; if it fails again, the detail below helps.".into()],
         ),
     };
-    let is_job = matches!(
-        failure.kind,
-        FailureKind::ImageNotFound
-            | FailureKind::PullDenied
-            | FailureKind::CommandNotFound
-            | FailureKind::OutOfMemory
-            | FailureKind::TimedOut
-    );
+    let offers = match failure.kind {
+        FailureKind::ImageNotFound | FailureKind::PullDenied | FailureKind::CommandNotFound => {
+            vec![Offer::OpenJob("Change the job")]
+        }
+        FailureKind::OutOfMemory => {
+            vec![Offer::Memory(more_memory(&wanted.definition)), Offer::OpenSettings("See the settings")]
+        }
+        FailureKind::TimedOut | FailureKind::BuildFailed => vec![Offer::OpenSettings("See the settings")],
+        _ => Vec::new(),
+    };
     Some(Trouble {
         tone: Tone::Bad,
         title,
         why,
         steps,
-        offers: is_job.then_some(Offer::OpenJob("Change the job")).into_iter().collect(),
+        offers,
         detail: failure.message,
         ..Trouble::default()
     })

@@ -2,6 +2,7 @@
 //! outside is looked at.
 
 mod host;
+mod reference;
 mod relay;
 mod running;
 

@@ -137,3 +137,155 @@ fn a_submission_carries_the_control_and_debug_of_the_moment() {
     assert_eq!(enqueued.debug, Some(true));
     assert_eq!(enqueued.control.as_ref().and_then(|control| control.max_duration.as_deref()), Some("7m"));
 }
+
+/// The job's file `a.py` with this text, beside what the address needs.
+fn with_file(text: &str, extra: &str) -> String {
+    hash(&format!("&inputs={}{extra}", encode_json(&json!({ "a.py": text }))))
+}
+
+fn draft(text: &str) -> Intent {
+    Intent::Draft { file: "a.py".into(), text: text.into() }
+}
+
+#[test]
+fn save_and_run_is_offered_for_every_unsaved_text_and_runs_it_once() {
+    for extra in ["", "&autostart=true"] {
+        let mut page = Page::watching(&with_file("1", extra));
+        page.pass(1_000);
+        page.kinds();
+        page.user(draft("2"));
+        assert_eq!(job_button(&page.state), JobButton::SaveAndRun);
+        let before = page.id();
+        page.user(Intent::SaveAndRun);
+        page.pass(2_000);
+        assert_eq!(page.kinds(), ["Queued"], "{extra}");
+        assert!(page.state.drafts.is_empty() && page.id() != before);
+    }
+}
+
+#[test]
+fn an_emptied_file_is_saved_as_it_is() {
+    let mut page = Page::watching(&with_file("1", ""));
+    page.user(draft(""));
+    page.user(Intent::SaveAndRun);
+    assert_eq!(page.state.saved_file("a.py"), Some(""));
+    page.pass(1_000);
+    assert_eq!(page.kinds(), ["Queued"]);
+}
+
+#[test]
+fn a_text_that_was_typed_and_taken_back_is_no_draft() {
+    let mut page = Page::watching(&with_file("1", ""));
+    page.user(draft("12"));
+    page.user(draft("1"));
+    assert_eq!(job_button(&page.state), JobButton::Run);
+}
+
+#[test]
+fn saving_an_unchanged_job_runs_it_again_and_leaves_nothing_behind() {
+    let mut page = Page::watching(&with_file("1", ""));
+    page.relay_says(&finished(3));
+    page.result_comes(3, &one_output());
+    page.user(draft("2"));
+    page.user(draft("1"));
+    page.kinds();
+    page.user(Intent::SaveAndRun);
+    assert_eq!(page.kinds(), ["rerun"]);
+    page.relay_says(&finished(4));
+    page.send(Message::HashChanged { hash: with_file("3", "") });
+    page.pass(2_000);
+    assert!(page.kinds().is_empty(), "a later change starts nothing");
+}
+
+#[test]
+fn stop_stands_beside_save_and_run_while_a_job_runs() {
+    let mut page = Page::watching(&with_file("1", ""));
+    assert!(!super::super::actions::can_stop(&page.state));
+    page.relay_says(&running(1));
+    page.user(draft("2"));
+    assert_eq!(job_button(&page.state), JobButton::SaveAndRun);
+    assert!(super::super::actions::can_stop(&page.state));
+}
+
+#[test]
+fn a_file_that_was_deleted_elsewhere_takes_its_draft_along() {
+    let mut page = Page::watching(&with_file("1", ""));
+    page.user(draft("2"));
+    page.send(Message::HashChanged { hash: hash("") });
+    assert!(page.state.drafts.is_empty());
+}
+
+#[test]
+fn a_result_that_this_page_did_not_see_run_is_said_to_be_stored() {
+    let mut page = Page::watching(&hash(""));
+    page.relay_says(&finished(3));
+    page.result_comes(3, &one_output());
+    let header = crate::view::header::header(&page.state);
+    assert_eq!(
+        (header.title.as_str(), header.kept_since),
+        ("Stored result", Some(Timestamp::from_millis(3)))
+    );
+    page.user(Intent::RunAgain);
+    page.relay_says(&running(1));
+    page.relay_says(&finished(9));
+    page.result_comes(9, &one_output());
+    assert_eq!(crate::view::header::header(&page.state).title, "Finished");
+}
+
+#[test]
+fn a_run_too_short_to_be_seen_is_no_stored_result() {
+    let mut page = Page::watching(&auto());
+    page.relay_says(&Value::Null);
+    page.pass(100);
+    page.relay_says(&finished(3));
+    page.result_comes(3, &one_output());
+    assert_eq!(crate::view::header::header(&page.state).title, "Finished");
+}
+
+#[test]
+fn a_pull_says_how_far_it_is() {
+    let mut page = Page::watching(&auto());
+    page.pass(100);
+    page.relay_says(&running(1));
+    let id = page.id();
+    let line = "pulling python:3.12: 3/8 layers, 71 %, 88 MB/s";
+    page.frame(
+        &json!({"type":"JobStatusPayload","payload":{"jobId":id,"step":"docker image pull","logs":[[line,1]],"from":0}})
+            .to_string(),
+    );
+    let header = crate::view::header::header(&page.state);
+    assert_eq!(
+        (header.title.as_str(), header.suffix.as_str(), header.percent),
+        ("Pulling image", "71 %", Some(71))
+    );
+}
+
+/// Title of the screen of trouble, if there is one.
+fn trouble_of(page: &Page) -> Option<String> {
+    crate::view::trouble::trouble(&page.state, Timestamp::from_millis(page.now)).map(|trouble| trouble.title)
+}
+
+#[test]
+fn every_trouble_that_is_nobodys_fault_is_told_in_words() {
+    let mut page = Page::watching(&auto());
+    page.pass(100);
+    page.relay_says(&running(1));
+    page.relay_says(&queued());
+    assert_eq!(trouble_of(&page).as_deref(), Some("The worker that ran this job was lost"));
+    page.relay_says(&ended("JobReplacedByClient"));
+    page.relay_is_done();
+    assert_eq!(trouble_of(&page).as_deref(), Some("A newer job took this one's place"));
+
+    let page = Page::watching(&hash("&definition=%%%"));
+    assert_eq!(trouble_of(&page).as_deref(), Some("“definition” in this link cannot be read"));
+    assert_eq!(job_button(&page.state), JobButton::Run, "and the job can be run");
+}
+
+#[test]
+fn what_the_embedding_page_adds_changes_no_job() {
+    let plain = Page::watching(&hash("")).id();
+    let added =
+        "&mp_debug=true&mp-x=1&channel=c&CHANNEL=c&readonly=true&edit=1&parent-metapage-id=p&fs-path=f";
+    assert_eq!(Page::watching(&hash(added)).id(), plain);
+    assert_ne!(Page::watching(&hash("&OTHER=1")).id(), plain);
+}
