@@ -13,7 +13,7 @@ wasm := --target wasm32-unknown-unknown -p dockframe-frontend
 
 # What the page is made of. It is built again only when one of these is newer.
 page_sources := index.html Trunk.toml Cargo.toml Cargo.lock .cargo/config.toml \
-	$(shell find frontend shared/src shared/Cargo.toml styles -type f 2>/dev/null)
+	$(shell find frontend shared/src shared/Cargo.toml styles -name node_modules -prune -o -type f -print 2>/dev/null)
 
 .PHONY: help
 help: ## list the commands
@@ -78,6 +78,13 @@ dev: ## page with live reload on port 8080, relay and worker rebuilt on change o
 	@scripts/setup
 	@$(MAKE) page
 	@scripts/dev
+
+.PHONY: screenshots
+screenshots: ## a picture of every state of the page, into docs/screenshots/
+	@scripts/setup --test
+	@$(MAKE) page
+	@rm -rf docs/screenshots
+	@cargo run --quiet -p dockframe-tests --bin dockframe-screenshots -- docs/screenshots
 
 .PHONY: bench
 bench: ## speed, latency and memory of the release build, from outside
