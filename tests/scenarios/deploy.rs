@@ -53,7 +53,13 @@ impl Deployed {
         let client = relay.client()?;
         let mut deployed =
             Self { image, container, id: String::new(), client, queue, _relay: relay, _link: link };
-        deployed.id = deployed.registered().await?;
+        match deployed.registered().await {
+            Ok(id) => deployed.id = id,
+            Err(error) => {
+                deployed.remove().await;
+                return Err(error);
+            }
+        }
         Ok(deployed)
     }
 
