@@ -219,8 +219,9 @@ async fn short_address(test: Test) -> anyhow::Result<()> {
     window.run(script, &[json!(hash.text())]).await?;
     let second = relay.submission_of_another(&id_of(&first)?, 0).await?;
     same("still the short address's command", &second["definition"]["command"], &test.job()["command"])?;
-    page.press_starting("Job").await?;
-    page.set_field("Image", "alpine:other").await?;
+    page.open_panel("Settings").await?;
+    page.press("Configure").await?;
+    page.set_field("CPUs", "2").await?;
     wait::until("the long address", SOON, async || {
         let address =
             window.run("return location.pathname + location.hash", &[]).await.map_err(|e| e.to_string())?;

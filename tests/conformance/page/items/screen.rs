@@ -202,14 +202,13 @@ async fn settings_in_address(test: Test) -> anyhow::Result<()> {
     let page = test.alone(&relay, &Hash::manual(&test.queue(), &test.job()).text()).await?;
     page.open_panel("Settings").await?;
     page.press("Configure").await?;
-    page.set_field("Environment", "A=1\nB=x=y\nC=").await?;
+    page.set_field("Working directory", "/work place").await?;
     page.set_field("CPUs", "2").await?;
     let url = wait::until("both in the address", SOON, async || {
         let url = page.frame().run("return location.href", &[]).await.map_err(|error| error.to_string())?;
         let url = url.as_str().unwrap_or_default().to_owned();
         let job = job_in(&url);
-        let is_there =
-            job["env"] == json!({ "A": "1", "B": "x=y", "C": "" }) && job["requirements"]["cpus"] == 2;
+        let is_there = job["workdir"] == "/work place" && job["requirements"]["cpus"] == 2;
         if is_there { Ok(url) } else { Err(format!("{job}")) }
     })
     .await?;
@@ -219,7 +218,7 @@ async fn settings_in_address(test: Test) -> anyhow::Result<()> {
     restored.open_panel("Settings").await?;
     restored.press("Configure").await?;
     same("the field", &restored.field("CPUs").await?, &"2".to_owned())?;
-    same("the environment", &restored.field("Environment").await?, &"A=1\nB=x=y\nC=".to_owned())
+    same("the directory", &restored.field("Working directory").await?, &"/work place".to_owned())
 }
 
 /// The job in an address.
