@@ -131,8 +131,10 @@ fn the_page_can_be_used_by_keys_alone() {
         page.shows("Run").await?;
         // Tab goes through everything that can be pressed, and each shows that it has the focus.
         let focus = r"
-            const e = document.activeElement;
-            if (e === document.body) return ['', true];
+            let e = document.activeElement;
+            while (e.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;
+            // A text shows its caret.
+            if (e === document.body || e.isContentEditable) return ['', true];
             const style = getComputedStyle(e);
             const name = (e.getAttribute('aria-label') ?? e.textContent ?? '').trim();
             const isSeen = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
