@@ -67,7 +67,7 @@ macro_rules! parts {
 parts! {
     header: Header,
     button: JobButton,
-    /// *Stop* beside *Save and run*.
+    /// *Stop* beside *Save+Run*.
     can_stop: bool,
     can_delete: bool,
     trouble: Option<Trouble>,

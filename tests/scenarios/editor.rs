@@ -1,4 +1,4 @@
-//! The code editor: there under the page's strict policy, with the draft's *Save and run*; a plain field where it cannot
+//! The code editor: there under the page's strict policy, with the draft's *Save+Run*; a plain field where it cannot
 //! be had; and the page itself without a network.
 
 use dockframe_tests::docker::{self, BUSYBOX, Kind};
@@ -50,7 +50,7 @@ fn a_script_is_edited_with_syntax_and_runs_as_it_stands() {
              return document.execCommand('insertText', false, 'echo after')"
         );
         page.frame().run(&typing, &[json!("echo before")]).await?;
-        page.press("Save and run").await?;
+        page.press("Save+Run").await?;
         page.logs("after").await?;
         page.shows("Finished").await?;
         let console = browser.console().await?;

@@ -35,7 +35,7 @@ fn the_existing_services_example_runs_on_our_page() {
         let page = JobPage::new(browser.page());
 
         // Without `autostart` nothing runs by itself.
-        page.press("Run").await?;
+        page.press("Run Job").await?;
         page.logs("help").await?;
         page.shows("Finished").await?;
 

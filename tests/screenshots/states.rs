@@ -393,7 +393,7 @@ fn running_states() -> Vec<State> {
                 stage.relay.logs(&job, "Running", &lines());
                 stage.shows("Running").await?;
                 for frame in FRAMES {
-                    stage.page(frame).press("Stop").await?;
+                    stage.page(frame).press("Stop Job").await?;
                 }
                 stage.shows("Stopping").await
             })
@@ -463,7 +463,7 @@ fn endings() -> Vec<State> {
                 stage.relay.logs(&job, "Running", &lines());
                 stage.shows("Running").await?;
                 for frame in FRAMES {
-                    stage.page(frame).press("Stop").await?;
+                    stage.page(frame).press("Stop Job").await?;
                 }
                 stage.shows("Stopped").await
             })

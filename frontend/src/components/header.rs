@@ -119,7 +119,7 @@ fn JobButtons() -> AnyView {
             </button>
             <button type="button" hidden=cannot_stop on:click=move |_| live.want(Intent::Stop)>
                 <span class="icon" aria-hidden="true">"■"</span>
-                <span class="label">"Stop"</span>
+                <span class="label">"Stop Job"</span>
             </button>
             <button
                 type="button"

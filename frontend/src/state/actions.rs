@@ -30,9 +30,9 @@ impl JobButton {
     pub fn label(&self) -> &'static str {
         match self {
             Self::None => "",
-            Self::Run | Self::Blocked(_) => "Run",
-            Self::Stop => "Stop",
-            Self::SaveAndRun => "Save and run",
+            Self::Run | Self::Blocked(_) => "Run Job",
+            Self::Stop => "Stop Job",
+            Self::SaveAndRun => "Save+Run",
             Self::RunAgain => "Run again",
             Self::RunHere => "Run here",
         }

@@ -40,7 +40,7 @@ impl State {
         }
     }
 
-    /// The address changed; if that was *Save and run*, its job is run now.
+    /// The address changed; if that was *Save+Run*, its job is run now.
     pub(super) fn run_after_save(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
         if std::mem::take(&mut self.runs_after_save) {
             self.run_what_there_is(moment, effects);

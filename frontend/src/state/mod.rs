@@ -87,6 +87,8 @@ pub struct State {
     clock: SubmitClock,
     wish: Option<Wish>,
     outbox: Vec<Outgoing>,
+    /// The job that was last submitted, and the socket: an old relay acknowledges nothing.
+    submitted: Option<(u64, JobId)>,
     references: u64,
     /// Jobs that the user stopped: they do not start by themselves.
     stopped: BTreeSet<JobId>,
@@ -98,7 +100,7 @@ pub struct State {
     pub job_input_problem: Option<String>,
     /// Texts of the editor that are not in the address yet, by file; each differs from what is there.
     pub drafts: BTreeMap<String, String>,
-    /// *Save and run* wrote the address; the job that follows from it is to run.
+    /// *Save+Run* wrote the address; the job that follows from it is to run.
     runs_after_save: bool,
 }
 
@@ -304,6 +306,7 @@ impl State {
             clock: SubmitClock::default(),
             wish: None,
             outbox: Vec::new(),
+            submitted: None,
             references: 0,
             stopped: BTreeSet::new(),
             sent: None,

@@ -321,8 +321,11 @@ impl State {
             // With a result, or ended by somebody: an ending starts nothing.
             StateName::Finished | StateName::Removed => true,
         });
+        // The answer to a question that went before the submission does not know of it.
+        let is_on_its_way = self.submitted.as_ref() == Some(&(self.connection.socket, wanted.id.clone()));
         let may_start = self.address.settings.autostart
             && !is_held
+            && !is_on_its_way
             && !self.is_submitting()
             && self.job.pending.is_none()
             && !self.is_stopped(&wanted.id);

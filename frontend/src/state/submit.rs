@@ -104,6 +104,9 @@ impl State {
         let watches = self.connection.watches();
         for outgoing in self.outbox.iter_mut().filter(|outgoing| outgoing.socket != Some(socket)) {
             outgoing.socket = Some(socket);
+            if outgoing.is_submission() {
+                self.submitted = Some((socket, outgoing.job.clone()));
+            }
             let message = ClientMessage::StateChange(StateChange {
                 job: outgoing.job.clone(),
                 tag: String::new(),

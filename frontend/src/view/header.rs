@@ -373,7 +373,7 @@ pub fn button(state: &State) -> JobButton {
     job_button(state)
 }
 
-/// Whether *Stop* stands beside *Save and run*.
+/// Whether *Stop* stands beside *Save+Run*.
 #[must_use]
 pub fn can_stop(state: &State) -> bool {
     crate::state::actions::can_stop(state)

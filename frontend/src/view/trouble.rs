@@ -226,7 +226,7 @@ fn of_ending(state: &State) -> Option<Trouble> {
         title: title.into(),
         why: why.into(),
         steps: vec!["It does not start again by itself. Run it if its result is still wanted.".into()],
-        offers: vec![Offer::Do("Run", Intent::Run)],
+        offers: vec![Offer::Do("Run Job", Intent::Run)],
         ..Trouble::default()
     })
 }

@@ -1,7 +1,6 @@
 //! What can run a container: the one trait between a job's state machine and the world (`worker` 22.3, B32).
 //!
-//! [`docker`] speaks to a real Engine; [`scripted`] follows a script, so that the state machine can be tested through
-//! every fault. Only `docker` may name the Engine's client library.
+//! [`docker`] speaks to a real Engine, and is the only one that may name the Engine's client library.
 //!
 //! Containers are named by the worker before they exist ([`ContainerSpec::name`]), so that whatever was begun can be
 //! stopped and removed even when the answer to its creation was lost.

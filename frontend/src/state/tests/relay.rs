@@ -141,9 +141,10 @@ fn the_old_way_waits_for_the_list_and_asks_for_what_is_missing() {
     assert!(said.iter().any(|message| matches!(message, ClientMessage::QueryJob { .. })), "{said:?}");
     let submissions = said.iter().filter(|message| matches!(message, ClientMessage::StateChange(_)));
     assert_eq!(submissions.count(), 1);
-    // Unknown is the answer to the query; the submission's list follows.
+    // Unknown is the answer to the query; the submission's list follows, and nothing is submitted twice.
     page.frame(r#"{"type":"JobStateUpdates","payload":{"state":{"jobs":{}},"isSubset":true}}"#);
     page.pass(1_000);
+    assert!(page.changes().is_empty());
     let id = page.id();
     page.full_list(&json!({id.as_str(): queued()}));
     assert_eq!(job_button(&page.state), JobButton::Stop);
