@@ -38,7 +38,7 @@ test: ## set up for tests, then every test
 	@printf '==> Running the examples in the documentation (seconds)\n'
 	@cargo test --quiet $(native) --doc
 	@printf '==> Fuzzing every parser, 30 s each (2 minutes on two processors)\n'
-	@scripts/fuzz --or-skip
+	@SEED=1 scripts/fuzz --or-skip
 	@printf '==> Running the tests of the page (a minute the first time)\n'
 	@cargo nextest run -p dockframe-frontend
 	@printf '==> Running all other tests, with real Docker, Redis and Chromium (a few minutes)\n'

@@ -143,7 +143,7 @@ pub(super) fn QueuePanel() -> AnyView {
         >
             <header class="panel-head">
                 <h2>"Queue"</h2>
-                <button type="button" class="quiet" aria-label="Close" on:click=move |_| close()>"Esc ✕"</button>
+                <button type="button" class="quiet" aria-label="Esc, close" on:click=move |_| close()>"Esc ✕"</button>
             </header>
             <label class="field">
                 <span>"Name"</span>

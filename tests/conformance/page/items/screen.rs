@@ -15,7 +15,7 @@ use crate::test::now;
 /// How pages say that a job waits, runs, has ended well.
 pub(super) const QUEUED: &[&str] = &["Waiting", "Job Queued"];
 pub(crate) const RUNNING: &[&str] = &["Running", "Job Running"];
-pub(super) const COMPLETE: &[&str] = &["Finished in", "Finished", "Job Complete"];
+pub(super) const COMPLETE: &[&str] = &["Finished in", "Finished", "Job Complete", "Stored result"];
 
 /// The job button's words.
 pub(crate) const RUN: &[&str] = &["Run Job", "Run"];
