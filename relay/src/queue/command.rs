@@ -5,7 +5,7 @@ use dockframe_shared::protocol::RevokeWhy;
 use dockframe_shared::{InstanceId, JobId, LeaseId, Namespace, NamespaceSelector, Timestamp, WorkerId};
 use serde_json::Value;
 
-use super::record::{Call, EndReason, Holder, Needs, Outcome};
+use super::record::{Call, EndReason, Holder, Needs, Outcome, Record};
 use super::view::{Entry, Key};
 
 /// One wish to change something in a queue.
@@ -168,6 +168,17 @@ impl Decision {
     /// compared with nothing; and a look that overlooks something takes the due entry away all the same.
     pub(crate) fn hangs_on_reads(&self, command: &Command) -> bool {
         self.writes.is_empty() || matches!(command, Command::Look { .. })
+    }
+
+    /// The jobs whose result is offered to other queues, each with its record as it is written.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = (&JobId, &Record)> {
+        self.effects.iter().filter_map(|effect| {
+            let Effect::Share(job) = effect else { return None };
+            self.writes.iter().find_map(|write| match (&write.key, &write.entry) {
+                (Key::Record(key), Some(Entry::Record(record))) if key == job => Some((job, &**record)),
+                _ => None,
+            })
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use super::{ATTEMPTS, Error, Service};
 use crate::metrics;
 use crate::queue::apply;
 use crate::queue::cache::{Looked, Sight};
-use crate::queue::command::{Command, Decision, Due, Effect, Ids, Reply, Write};
+use crate::queue::command::{Command, Decision, Due, Ids, Reply, Write};
 use crate::queue::open::OpenQueue;
 use crate::queue::view::{Entry, Key, Need, Versioned};
 use crate::store::codec::{decode_entry, encode, encode_entry};
@@ -227,13 +227,8 @@ impl Service {
             });
         }
         let mut offers = Vec::new();
-        for effect in &decision.effects {
-            let Effect::Share(job) = effect else { continue };
-            let record = decision.writes.iter().find_map(|write| match (&write.key, &write.entry) {
-                (Key::Record(key), Some(Entry::Record(record))) if key == job => Some(record),
-                _ => None,
-            });
-            if let Some((key, shared)) = record.and_then(|record| shared_record(queue.digest, job, record)) {
+        for (job, record) in decision.shared() {
+            if let Some((key, shared)) = shared_record(queue.digest, job, record) {
                 offers.push((key, encode(&shared)?));
             }
         }

@@ -102,13 +102,8 @@ impl World {
             });
         }
         let mut offers = Vec::new();
-        for effect in &decision.effects {
-            let Effect::Share(job) = effect else { continue };
-            let record = decision.writes.iter().find_map(|write| match (&write.key, &write.entry) {
-                (Key::Record(key), Some(Entry::Record(record))) if key == job => Some(record),
-                _ => None,
-            });
-            offers.extend(record.and_then(|record| self.offer(queue, job, record)));
+        for (job, record) in decision.shared() {
+            offers.extend(self.offer(queue, job, record));
         }
         Commit {
             queue: digest(queue),
