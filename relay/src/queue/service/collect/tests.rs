@@ -1,5 +1,7 @@
 //! Whatever happens, nothing that a job needs is collected; and when no job needs anything, nothing is left.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -28,6 +30,8 @@ const DAY: i64 = 24 * 3_600_000;
 struct Relay {
     folder: tempfile::TempDir,
     service: Arc<Service>,
+    /// When each run ended: its lines are promised from then on, whoever it answers later.
+    ended: RefCell<HashMap<LeaseId, Timestamp>>,
 }
 
 impl Relay {
@@ -41,7 +45,7 @@ impl Relay {
         let settings = Settings { shared_results: true, callbacks };
         let (documents, logs) = (Documents::open(root).unwrap(), LogStore::open(root).unwrap());
         let service = Service::new(Arc::new(store), blobs, documents, Box::new(logs), settings);
-        Self { folder, service: Arc::new(service) }
+        Self { folder, service: Arc::new(service), ended: RefCell::default() }
     }
 
     async fn pass(&self, millis: i64) {
@@ -109,6 +113,7 @@ impl Relay {
         let value = json!({ "type": "Finished", "reason": "Success", "worker": "w", "time": service.now(),
             "result": { "logs": [[padding, 1]], "outputs": { "o": { "type": "url", "value": output } } } });
         assert!(service.finish(&queue, &worker, &lease, &Finishing::read(&value)).await.unwrap().0);
+        self.ended.borrow_mut().insert(lease, service.now());
     }
 
     async fn let_go(&self, queue: &str, job: &JobId, why: EndReason) {
@@ -147,11 +152,12 @@ impl Relay {
                 }
                 let definition = self.service.definition(scope, &job).await.unwrap();
                 let mut documents = vec![json!(definition.expect("a job without definition"))];
-                if record.outcome().is_some() {
+                if let Some(outcome) = record.outcome() {
                     let result = self.service.result(scope, &job).await.unwrap();
                     documents.push(json!(result.expect("a job without its result")));
-                    let ended = record.listed_until.plus_millis(-LISTED);
-                    if !record.is_going() && self.service.now() < ended.plus_millis(LOGS_KEPT) {
+                    let ended =
+                        outcome.run().filter(|_| !record.is_going()).map(|run| self.ended.borrow()[run]);
+                    if ended.is_some_and(|ended| self.service.now() < ended.plus_millis(LOGS_KEPT)) {
                         let log = self.service.log(scope, &job, LogKind::Run, 0).await.unwrap();
                         assert_eq!(log.lines.total, 1, "lines went before their time");
                     }
@@ -275,6 +281,20 @@ async fn a_result_that_answers_in_another_queue_stays_when_its_own_queue_deletes
     assert!(relay.service.result(Scope::Queue(&other), &job).await.unwrap().is_some());
     let one = relay.service.open(&QueueKey::new("one").unwrap()).await.unwrap();
     assert!(relay.service.result(Scope::Queue(&one), &job).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_run_whose_lines_went_with_their_week_still_answers_elsewhere() {
+    let relay = Relay::start();
+    let job = relay.submit("one", 0, 0).await;
+    relay.run("one", &job, false).await;
+    relay.pass(KEPT - DAY).await;
+    assert_eq!(relay.collect().await.logs, 1);
+    relay.submit("other", 0, 0).await;
+    relay.check().await;
+    let other = relay.service.open(&QueueKey::new("other").unwrap()).await.unwrap();
+    let log = relay.service.log(Scope::Queue(&other), &job, LogKind::Run, 0).await.unwrap();
+    assert_eq!(log.lines.total, 0);
 }
 
 #[tokio::test]
