@@ -50,16 +50,16 @@ const NAME: &str = concat!("dockframe/", env!("CARGO_PKG_VERSION"));
 pub enum OpenError {
     #[error("callbacks cannot be set up: {0}")]
     Callbacks(String),
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] OpenStoreError),
-    #[error("{0}")]
+    #[error(transparent)]
     Redis(#[from] OpenRedisError),
     #[error("this relay cannot keep files in S3 yet: use --blobs file:FOLDER")]
     NoS3,
-    #[error("cannot listen for metrics at {address}: {source}: choose another with --metrics-listen")]
-    Metrics { address: SocketAddr, source: std::io::Error },
-    #[error("cannot use the folder for files, {path}: {source}")]
-    Files { path: String, source: std::io::Error },
+    #[error("cannot listen for metrics at {address}: {cause}: choose another with --metrics-listen")]
+    Metrics { address: SocketAddr, cause: std::io::Error },
+    #[error("cannot use the folder for files, {path}: {cause}")]
+    Files { path: String, cause: std::io::Error },
 }
 
 /// Why a relay ended.
@@ -104,7 +104,7 @@ impl Relay {
         };
         let clock = store.clock();
         let opened = blocking(move || {
-            let of_files = |source| OpenError::Files { path: files.display().to_string(), source };
+            let of_files = |cause| OpenError::Files { path: files.display().to_string(), cause };
             let blobs = Blobs::open(&files, limit, clock).map_err(of_files)?;
             let documents = Documents::open(&files).map_err(of_files)?;
             let logs = match redis_logs {
@@ -121,7 +121,7 @@ impl Relay {
         let metrics = match config.metrics_listen {
             Some(address) => {
                 let listener = TcpListener::bind(address).await;
-                Some(listener.map_err(|source| OpenError::Metrics { address, source })?)
+                Some(listener.map_err(|cause| OpenError::Metrics { address, cause })?)
             }
             None => None,
         };

@@ -20,8 +20,8 @@ const MAX_SLOTS: u32 = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("the data directory {path} cannot be used: {source}")]
-    Directory { path: String, source: io::Error },
+    #[error("the data directory {path} cannot be used: {cause}")]
+    Directory { path: String, cause: io::Error },
     #[error("all {MAX_SLOTS} places in the data directory are taken by other workers")]
     Full,
 }
@@ -54,7 +54,7 @@ impl Identity {
                 1 => directory.to_owned(),
                 _ => directory.join(format!("slot-{slot}")),
             };
-            let failed = |source| IdentityError::Directory { path: place.display().to_string(), source };
+            let failed = |cause| IdentityError::Directory { path: place.display().to_string(), cause };
             std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&place).map_err(failed)?;
             let lock_path = place.join("worker.lock");
             let lock = OpenOptions::new()
@@ -67,7 +67,7 @@ impl Identity {
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => continue,
-                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::Error(cause)) => return Err(failed(cause)),
             }
             if slot > 1 && first == 1 {
                 warn!(

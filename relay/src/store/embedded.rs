@@ -46,16 +46,16 @@ const BACKLOG: usize = 4096;
 /// Why the store cannot be opened. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
-    #[error("cannot make the folder of the store, {path}: {source}")]
-    Folder { path: String, source: std::io::Error },
+    #[error("cannot make the folder of the store, {path}: {cause}")]
+    Folder { path: String, cause: std::io::Error },
     #[error("another dockframe has the store {path} open: stop it, or choose another folder")]
     InUse { path: String },
     #[error(
         "the store {path} has the format {found}, and this program reads up to {FORMAT}: use a newer dockframe"
     )]
     Newer { path: String, found: String },
-    #[error("the store {path} cannot be opened: {source}")]
-    Database { path: String, source: Box<redb::Error> },
+    #[error("the store {path} cannot be opened: {cause}")]
+    Database { path: String, cause: Box<redb::Error> },
 }
 
 enum Job {
@@ -94,15 +94,15 @@ impl EmbeddedStore {
     pub(crate) fn open(folder: &Path) -> Result<Self, OpenStoreError> {
         let path = folder.display().to_string();
         std::fs::create_dir_all(folder)
-            .map_err(|source| OpenStoreError::Folder { path: path.clone(), source })?;
+            .map_err(|cause| OpenStoreError::Folder { path: path.clone(), cause })?;
         let file = folder.join("queues.redb");
         let database =
             Database::builder().set_cache_size(CACHE_BYTES).create(&file).map_err(|error| match error {
                 redb::DatabaseError::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
-                other => OpenStoreError::Database { path: path.clone(), source: Box::new(other.into()) },
+                other => OpenStoreError::Database { path: path.clone(), cause: Box::new(other.into()) },
             })?;
         let epoch = prepare(&database)
-            .map_err(|source| OpenStoreError::Database { path: path.clone(), source: Box::new(source) })?
+            .map_err(|cause| OpenStoreError::Database { path: path.clone(), cause: Box::new(cause) })?
             .map_err(|found| OpenStoreError::Newer { path: path.clone(), found })?;
         let database = Arc::new(database);
         let (writer, jobs) = mpsc::channel(BACKLOG);
@@ -112,7 +112,7 @@ impl EmbeddedStore {
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || write_all(&shared.0, &shared.1, &shared.2, jobs))
-            .map_err(|source| OpenStoreError::Folder { path, source })?;
+            .map_err(|cause| OpenStoreError::Folder { path, cause })?;
         Ok(Self {
             database,
             writer: Some(writer),

@@ -64,8 +64,8 @@ pub enum OpenRedisError {
     Address(#[source] redis::RedisError),
     #[error("this relay cannot speak TLS to Redis yet: use redis://, over a network that is safe")]
     Tls,
-    #[error("the Redis server at {server} cannot be used: {source}")]
-    Server { server: String, source: redis::RedisError },
+    #[error("the Redis server at {server} cannot be used: {cause}")]
+    Server { server: String, cause: redis::RedisError },
     #[error("the Redis server at {server} has version {version}, and version 7 is needed: upgrade it")]
     Old { server: String, version: String },
     #[error(
@@ -99,7 +99,7 @@ impl RedisStore {
         }
         let client = Client::open(address).map_err(OpenRedisError::Address)?;
         let server = client.get_connection_info().addr().to_string();
-        let of_server = |source| OpenRedisError::Server { server: server.clone(), source };
+        let of_server = |cause| OpenRedisError::Server { server: server.clone(), cause };
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(ANSWER))
