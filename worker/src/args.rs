@@ -27,6 +27,10 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     pub api_address: Option<String>,
 
+    /// Base address of the relay for those who read outputs, where it is another than this worker's [default: the same].
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    pub external_address: Option<String>,
+
     /// `remote` takes jobs from a relay; `local` is this machine's own relay and worker [default: remote].
     #[arg(short, long, value_name = "MODE", num_args = 0..=1, default_missing_value = "")]
     pub mode: Option<String>,

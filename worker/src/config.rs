@@ -203,7 +203,7 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     pub hide_queue: bool,
     pub ignore_certificate_errors: bool,
-    /// Replaces the relay's base address in the addresses of uploaded outputs; development only.
+    /// Replaces the relay's base address in the addresses of uploaded outputs.
     pub external_address: Option<String>,
     pub debug: bool,
     /// How long to wait for the Engine at the start.
@@ -394,7 +394,11 @@ impl Config {
             metrics_listen: listen(args.metrics_listen, "--metrics-listen")?,
             hide_queue: args.hide_queue,
             ignore_certificate_errors: sources.is_true("IGNORE_CERTIFICATE_ERRORS"),
-            external_address: sources.pick(None, &["DEV_ONLY_EXTERNAL_SERVER_ADDRESS"], &[]),
+            external_address: sources.pick(
+                args.external_address,
+                &["DOCKFRAME_EXTERNAL_ADDRESS", "DEV_ONLY_EXTERNAL_SERVER_ADDRESS"],
+                &[],
+            ),
             debug: matches!(debug.as_deref(), Some("true" | "1")),
             engine_patience: MINUTE,
             engine_address: sources.pick(None, &["DOCKER_HOST"], &[]),
