@@ -12,6 +12,7 @@ mod first_visit;
 mod handshake_trace;
 mod harness;
 mod hostile_content;
+mod hostile_jobs;
 mod link_cut;
 mod metapage_pipes;
 mod nothing_left_behind;

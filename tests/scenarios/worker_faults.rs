@@ -45,7 +45,7 @@ impl Rig {
     }
 
     /// The counts that must be 0. Where an accept may be swallowed a job may be started again, and once recorded.
-    async fn judge(&self, is_once: bool) -> anyhow::Result<()> {
+    async fn judge(&self, scenario: &Scenario, is_once: bool) -> anyhow::Result<()> {
         self.load.none_changed().await?;
         load::nothing_left(&self.worker, None).await?;
         let starts = self.load.starts(None).await?;
@@ -56,6 +56,9 @@ impl Rig {
             "{again} of {} jobs were started too often or never: {starts:?}",
             self.load.len()
         );
+        let twice = starts.iter().filter(|starts| **starts > 1).count();
+        let jobs = self.load.len();
+        scenario.tell(&format!("{jobs} jobs, lost 0, doubled 0, left behind 0; {twice} were started again"));
         Ok(())
     }
 }
@@ -76,29 +79,44 @@ fn a_killed_worker_loses_nothing() {
             rig.worker.start_again()?;
             rig.load.all_finish(ROUND).await?;
         }
-        rig.judge(true).await
+        rig.judge(&scenario, true).await
     });
 }
 
 #[test]
-fn a_cut_link_loses_nothing() {
-    scenario::run_within("a_cut_link_loses_nothing", limit() * 2, async |scenario| {
+fn a_link_cut_for_a_second_loses_nothing() {
+    cut_trial("a_link_cut_for_a_second_loses_nothing", Duration::from_secs(1));
+}
+
+/// Nearly as long as a lease lives.
+#[test]
+fn a_link_cut_for_20_seconds_loses_nothing() {
+    if load::is_full() {
+        cut_trial("a_link_cut_for_20_seconds_loses_nothing", Duration::from_secs(20));
+    }
+}
+
+/// Longer than a lease lives. Twenty rounds take an hour.
+#[test]
+fn a_link_cut_for_two_minutes_loses_nothing() {
+    if load::is_full() {
+        cut_trial("a_link_cut_for_two_minutes_loses_nothing", Duration::from_secs(120));
+    }
+}
+
+fn cut_trial(name: &str, cut: Duration) {
+    let rounds = u32::try_from(load::rounds()).unwrap_or(u32::MAX);
+    scenario::run_within(name, limit() + cut * rounds, async |scenario| {
         let mut rig = Rig::new(&scenario).await?;
-        // Shorter than a lease, and in a real trial also longer than one.
-        let cuts: &[u64] = if load::is_full() { &[1, 20, 120] } else { &[1] };
-        for seconds in cuts {
-            // Two minutes twenty times would be an hour.
-            let rounds = if *seconds > 60 { load::rounds().div_ceil(10) } else { load::rounds() };
-            for _ in 0..rounds {
-                rig.load.submit(JOBS, LONGEST).await?;
-                some_time(LONGEST).await;
-                rig.link.cut();
-                tokio::time::sleep(Duration::from_secs(*seconds)).await;
-                rig.link.mend();
-                rig.load.all_finish(ROUND).await?;
-            }
+        for _ in 0..load::rounds() {
+            rig.load.submit(JOBS, LONGEST).await?;
+            some_time(LONGEST).await;
+            rig.link.cut();
+            tokio::time::sleep(cut).await;
+            rig.link.mend();
+            rig.load.all_finish(ROUND).await?;
         }
-        rig.judge(false).await
+        rig.judge(&scenario, false).await
     });
 }
 
@@ -118,7 +136,7 @@ fn a_killed_relay_loses_nothing() {
             rig.relay.start_again().await?;
             rig.load.all_finish(ROUND).await?;
         }
-        rig.judge(true).await
+        rig.judge(&scenario, true).await
     });
 }
 
@@ -132,7 +150,7 @@ fn two_workers_start_every_job_once() {
         rig.load.submit(jobs, Duration::from_millis(300)).await?;
         rig.load.all_finish(ROUND * 2).await?;
         load::nothing_left(&second, None).await?;
-        rig.judge(true).await
+        rig.judge(&scenario, true).await
     });
 }
 
@@ -178,6 +196,9 @@ async fn engine_trial(scenario: &Arc<Scenario>, engine: &OwnEngine) -> anyhow::R
     load::nothing_left(&worker, Some(&address)).await?;
     let starts = load.starts(Some(&address)).await?;
     anyhow::ensure!(starts.iter().all(|starts| *starts >= 1), "never started: {starts:?}");
+    let twice = starts.iter().filter(|starts| **starts > 1).count();
+    scenario
+        .tell(&format!("{} jobs, lost 0, doubled 0, left behind 0; {twice} were started again", load.len()));
     worker.process().stop(wait::PATIENT).await?;
     Ok(())
 }
