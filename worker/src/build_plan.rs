@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::files::names::{BadFileName, RelativePath};
+use crate::plan::shorten;
 
 const MAX_BUILD_ARGUMENTS: usize = 1000;
 
@@ -164,18 +165,18 @@ impl Context {
         if !is_archive && address.starts_with("https://") && address.contains("github.com") {
             return Self::github(address, name);
         }
-        let url = Url::parse(address).map_err(|_| BuildPlanError::Scheme(name.clone()))?;
+        let url = Url::parse(address).map_err(|_| BuildPlanError::Scheme(shorten(&name)))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(BuildPlanError::Scheme(name));
+            return Err(BuildPlanError::Scheme(shorten(&name)));
         }
         Ok(Self { addresses: vec![url], name, is_pinned: false })
     }
 
     fn github(address: &str, name: String) -> Result<Self, BuildPlanError> {
-        let bad = || BuildPlanError::GitHub(name.clone());
+        let bad = || BuildPlanError::GitHub(shorten(&name));
         let GitHub { owner, repository, reference, credential } = GitHub::parse(address).ok_or_else(bad)?;
         if reference.starts_with("${") {
-            return Err(BuildPlanError::MissingRef(reference));
+            return Err(BuildPlanError::MissingRef(shorten(&reference)));
         }
         // `user:token` means the token; a token alone stands before the `@`.
         let credential =
@@ -355,6 +356,11 @@ mod tests {
         }
         let missing = read(json!({"context": "https://github.com/me/tool/tree/${sha}"}));
         assert!(matches!(missing, Err(BuildPlanError::MissingRef(_))));
+        let long = "x".repeat(5_000);
+        for context in [format!("{long}:"), format!("ftp://{long}/"), format!("https://github.com/{long}")] {
+            let error = read(json!({ "context": context })).err().map(|error| error.to_string());
+            assert!(error.is_some_and(|text| text.len() < 400), "{context}");
+        }
     }
 
     #[test]

@@ -318,7 +318,8 @@ fn read_files(definition: &Definition) -> Result<(Vec<InputFile>, Vec<MountedFil
     Ok((inputs, mounted))
 }
 
-fn shorten(name: &str) -> String {
+/// As much of a text as belongs into a sentence.
+pub(crate) fn shorten(name: &str) -> String {
     name.chars().take(200).collect()
 }
 
