@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use dockframe_tests::docker::BUSYBOX;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
@@ -49,7 +49,7 @@ pub(crate) async fn measure(side: &Side) -> anyhow::Result<()> {
         "inputs": {"large": {"type": "url", "value": address, "hash": name}},
     });
     let id = side.run(&mut client, &job).await?;
-    let phases = phases(side, &id).await?;
+    let phases = side.phases(&id).await?;
     let phase = |name: &str| phases[name].as_f64().map_or(f64::NAN, |millis| PIECES as f64 * 1000.0 / millis);
     row("openssl dgst -sha256", openssl, "MiB/s", Aim::None);
     row("cp", copy, "MiB/s", Aim::None);
@@ -64,17 +64,9 @@ pub(crate) async fn measure(side: &Side) -> anyhow::Result<()> {
     let begin = Instant::now();
     let id = side.run(&mut client, &job).await?;
     row("the whole job", begin.elapsed().as_secs_f64() * 1000.0, "ms", Aim::None);
-    let millis = self::phases(side, &id).await?["outputs"].as_f64().unwrap_or(f64::NAN);
+    let millis = side.phases(&id).await?["outputs"].as_f64().unwrap_or(f64::NAN);
     row("outputs", per_second(SMALL, std::time::Duration::from_secs_f64(millis / 1000.0)), "/s", Aim::None);
     Ok(())
-}
-
-/// Milliseconds of each phase, from the result.
-async fn phases(side: &Side, id: &str) -> anyhow::Result<Value> {
-    let mut connection = Connection::open(side.relay.address()).await?;
-    let path = format!("/q/{}/j/{id}/result.json", side.scenario.queue());
-    let mut result: Value = serde_json::from_slice(connection.ask("GET", &path, "").await?)?;
-    Ok(result["data"]["finished"]["result"]["phases"].take())
 }
 
 async fn time(mut command: Command) -> anyhow::Result<std::time::Duration> {

@@ -9,6 +9,7 @@ mod engine;
 mod files;
 mod latency;
 mod logs;
+mod memory;
 #[path = "../support/mod.rs"]
 mod support;
 mod throughput;
@@ -20,6 +21,7 @@ use dockframe_tests::docker::{self, BUSYBOX, Kind};
 use dockframe_tests::relay::Relay;
 use dockframe_tests::scenario::{self, Scenario};
 use dockframe_tests::worker::Worker;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::support::http::Connection;
@@ -28,7 +30,7 @@ use crate::support::socket::Socket;
 use crate::support::table::{Aim, row, title};
 
 /// All of it together, on a slow machine.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -46,10 +48,15 @@ fn main() {
         if wanted("logs") {
             logs::measure(&side).await?;
         }
-        let after = resident_kb(side.worker.process().pid())?;
-        title("Memory of the worker");
-        row("resident, idle after its first job", idle / 1024.0, "MiB", Aim::AtMost(15.0));
-        row("growth by all jobs above", (after - idle) / 1024.0, "MiB", Aim::AtMost(3.0));
+        if arguments.is_empty() {
+            let after = resident_kb(side.worker.process().pid())?;
+            title("Memory of the worker");
+            row("resident, idle after its first job", idle / 1024.0, "MiB", Aim::AtMost(15.0));
+            row("growth by all jobs above", (after - idle) / 1024.0, "MiB", Aim::AtMost(3.0));
+        }
+        if arguments.iter().any(|name| name == "memory") {
+            memory::measure(&side).await?;
+        }
         if wanted("files") {
             files::measure(&side).await?;
         }
@@ -73,6 +80,28 @@ impl Side {
         let mut client = Socket::client(side.relay.address(), scenario.queue()).await?;
         side.run(&mut client, &json!({"image": BUSYBOX, "command": "true"})).await?;
         Ok(side)
+    }
+
+    /// Milliseconds of each phase, from the result.
+    pub(crate) async fn phases(&self, id: &str) -> anyhow::Result<Value> {
+        let mut connection = Connection::open(self.relay.address()).await?;
+        let path = format!("/q/{}/j/{id}/result.json", self.scenario.queue());
+        let mut result: Value = serde_json::from_slice(connection.ask("GET", &path, "").await?)?;
+        Ok(result["data"]["finished"]["result"]["phases"].take())
+    }
+
+    /// Until nothing is left of any job.
+    pub(crate) async fn settled(&self) -> anyhow::Result<()> {
+        let filters = format!(r#"{{"label":["container.mtfm.io/worker={}"]}}"#, self.worker.id());
+        let path =
+            format!("/containers/json?all=true&filters={}", utf8_percent_encode(&filters, NON_ALPHANUMERIC));
+        tokio::time::timeout(Duration::from_secs(60), async {
+            while !engine::call("GET", &path, "").await?.trim_end().ends_with("[]") {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            anyhow::Ok(())
+        })
+        .await?
     }
 
     /// Submits over HTTP, as scripts do, and waits on a watching socket until the job is finished.

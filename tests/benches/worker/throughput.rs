@@ -1,12 +1,12 @@
 //! Many short jobs on two processors, beside what the Engine itself does with two at a time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dockframe_tests::docker::BUSYBOX;
 use serde_json::json;
 
 use crate::Side;
-use crate::engine::{Network, api_run};
+use crate::engine::{Network, api_run, as_the_worker_does, bare};
 use crate::support::http::Connection;
 use crate::support::socket::Socket;
 use crate::support::table::{Aim, row, title};
@@ -17,40 +17,58 @@ const JOBS: usize = 200;
 const TURNS: usize = 4;
 
 pub(crate) async fn measure(side: &Side) -> anyhow::Result<()> {
-    let (mut engine, mut ours) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
-    for turn in 0..TURNS {
-        let begin = Instant::now();
-        let half = || async {
-            for _ in 0..JOBS / TURNS / 2 {
-                api_run(Network::Nat).await?;
-            }
-            anyhow::Ok(())
-        };
-        let (a, b) = tokio::join!(half(), half());
-        a.and(b)?;
-        engine += begin.elapsed();
-        let begin = Instant::now();
-        together(side, turn).await?;
-        ours += begin.elapsed();
+    for network in [Network::Nat, Network::None] {
+        let (bare, same) = (bare(network), as_the_worker_does(side, network).await?);
+        side.settled().await?;
+        let [mut least, mut engine, mut ours] = [Duration::ZERO; 3];
+        for turn in 0..TURNS {
+            least += two_at_a_time(&bare).await?;
+            engine += two_at_a_time(&same).await?;
+            let begin = Instant::now();
+            together(side, network, &format!("turn {turn}"), JOBS / TURNS).await?;
+            // As the Engine's own turn, to the last container's end.
+            side.settled().await?;
+            ours += begin.elapsed();
+        }
+        title(&format!(
+            "{JOBS} short jobs, network {}, two at a time, in {TURNS} turns of each",
+            network.name()
+        ));
+        let [least, engine, ours] = [least, engine, ours].map(|time| per_second(JOBS, time));
+        row("the Engine's API, barest container", least, "/s", Aim::None);
+        row("the Engine's API, our container", engine, "/s", Aim::None);
+        row("ours, --cpus=2", ours, "/s", Aim::None);
+        row("ours ÷ the Engine's, our container", ours / engine, "", Aim::AtLeast(0.97));
+        row("ours ÷ the Engine's, barest container", ours / least, "", Aim::None);
     }
-    title(&format!("{JOBS} short jobs, two at a time, in {TURNS} turns"));
-    let (engine, ours) = (per_second(JOBS, engine), per_second(JOBS, ours));
-    row("the Engine's API", engine, "/s", Aim::None);
-    row("ours, --cpus=2", ours, "/s", Aim::None);
-    row("ours ÷ the Engine's", ours / engine, "", Aim::AtLeast(0.97));
     Ok(())
 }
 
-async fn together(side: &Side, turn: usize) -> anyhow::Result<()> {
+async fn two_at_a_time(body: &str) -> anyhow::Result<Duration> {
+    let begin = Instant::now();
+    let half = || async {
+        for _ in 0..JOBS / TURNS / 2 {
+            api_run(body).await?;
+        }
+        anyhow::Ok(())
+    };
+    let (a, b) = tokio::join!(half(), half());
+    a.and(b)?;
+    Ok(begin.elapsed())
+}
+
+/// So many jobs, all submitted at once, until the last is finished. `mark` makes them new.
+pub(crate) async fn together(side: &Side, network: Network, mark: &str, jobs: usize) -> anyhow::Result<()> {
     // One that says nothing during the Engine's turn would be closed.
     let mut client = Socket::client(side.relay.address(), side.scenario.queue()).await?;
     let path = format!("/q/{}", side.scenario.queue());
     let mut connection = Connection::open(side.relay.address()).await?;
     let mut open = std::collections::BTreeSet::new();
-    for n in 0..JOBS / TURNS {
-        let job =
-            json!({"definition": {"image": BUSYBOX, "command": "true", "env": {"T": format!("{turn}-{n}")}}});
-        let answer = connection.ask("POST", &path, &job.to_string()).await?;
+    for n in 0..jobs {
+        let mut job =
+            json!({"image": BUSYBOX, "command": "true", "env": {"T": format!("{network:?} {mark} {n}")}});
+        network.ask(&mut job);
+        let answer = connection.ask("POST", &path, &json!({"definition": job}).to_string()).await?;
         let answer: serde_json::Value = serde_json::from_slice(answer)?;
         open.insert(answer["jobId"].as_str().unwrap_or_default().to_owned());
     }
