@@ -26,7 +26,8 @@ pub struct JobResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Value>,
     pub is_timed_out: bool,
-    /// File name to content.
+    /// File name to content. Of those that came, the ones that can be read: other workers know other kinds.
+    #[serde(deserialize_with = "readable")]
     pub outputs: BTreeMap<String, DataRef>,
     /// The kernel ended it for want of memory.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,6 +51,13 @@ pub struct JobResult {
     /// Files in `/outputs` that are no outputs, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outputs_skipped: Option<Vec<SkippedOutput>>,
+}
+
+/// One output that means nothing here costs neither the others nor the result.
+fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, DataRef>, D::Error> {
+    let all = Option::<BTreeMap<String, Value>>::deserialize(deserializer)?.unwrap_or_default();
+    let known = |(name, value)| Some((name, serde_json::from_value(value).ok()?));
+    Ok(all.into_iter().filter_map(known).collect())
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,5 +131,16 @@ mod tests {
     fn an_old_workers_error_is_read() {
         let result: JobResult = serde_json::from_str(r#"{"error":"no such input","logs":[]}"#).unwrap();
         assert_eq!((result.is_timed_out, result.outputs.len()), (false, 0));
+    }
+
+    #[test]
+    fn an_output_of_an_unknown_kind_costs_no_other() {
+        let text = r#"{"StatusCode":0,"outputs":{"a":{"type":"torrent","value":"x"},"b":{"type":"utf8","value":"hi"},
+                       "c":7}}"#;
+        let result: JobResult = serde_json::from_str(text).unwrap();
+        assert_eq!(result.status_code, Some(0));
+        assert_eq!(result.outputs, BTreeMap::from([("b".to_owned(), DataRef::utf8("hi"))]));
+        let none: JobResult = serde_json::from_str(r#"{"outputs":null}"#).unwrap();
+        assert!(none.outputs.is_empty());
     }
 }
