@@ -207,7 +207,7 @@ pub(super) fn update(jobs: &Value) -> Value {
 
 fn tell(state: &State, link: usize, message: &Value) {
     // A connection that is gone hears nothing.
-    let _ = state.links[link].out.send(Order::Say(super::words(message)));
+    let _ = state.links[link].out.send(Order::Say(super::says::words(message)));
 }
 
 /// To every open connection of the old way.
