@@ -1,5 +1,7 @@
 //! The table of an old relay, and what comes of it.
 
+use std::time::Duration;
+
 use dockframe_shared::Amount;
 use dockframe_shared::protocol::StateChange;
 use serde_json::json;
