@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use fantoccini::actions::{InputSource as _, KeyAction, KeyActions};
 use fantoccini::elements::Element;
 use fantoccini::wd::{Capabilities, Locator, WebDriverCompatibleCommand, WindowHandle};
 use fantoccini::{Client, ClientBuilder};
@@ -29,6 +30,9 @@ const RECORDER: &str = r"
       window.__messages.push({ at, fromParent: event.source === window.parent && window !== window.top, data: plain });
     }, true);
 ";
+
+/// A name that is this computer's address too, and as foreign to it as any site's.
+pub const FOREIGN_HOST: &str = "foreign.example";
 
 /// The size of a usual window, in CSS pixels.
 const WINDOW: (u32, u32) = (1280, 860);
@@ -324,6 +328,38 @@ impl Frame {
         self.within(async |client| Ok(client.active_element().await?.send_keys(keys).await?)).await
     }
 
+    /// Types whatever has the focus, key by key as a keyboard does: also where the element with the focus is inside a
+    /// shadow root, which [`Frame::keys`] does not find.
+    ///
+    /// # Errors
+    /// The browser does not answer.
+    pub async fn type_keys(&self, keys: &str) -> anyhow::Result<()> {
+        let strokes = keys
+            .chars()
+            .flat_map(|value| [KeyAction::Down { value }, KeyAction::Up { value }])
+            .collect::<Vec<_>>();
+        self.press_keys(strokes).await
+    }
+
+    /// Presses a key while another is held.
+    ///
+    /// # Errors
+    /// The browser does not answer.
+    pub async fn press_chord(&self, held: char, value: char) -> anyhow::Result<()> {
+        let strokes = [
+            KeyAction::Down { value: held },
+            KeyAction::Down { value },
+            KeyAction::Up { value },
+            KeyAction::Up { value: held },
+        ];
+        self.press_keys(strokes.to_vec()).await
+    }
+
+    async fn press_keys(&self, strokes: Vec<KeyAction>) -> anyhow::Result<()> {
+        let keys = strokes.into_iter().fold(KeyActions::new("keyboard".to_owned()), KeyActions::then);
+        self.within(async |client| Ok(client.perform_actions(keys).await?)).await
+    }
+
     /// All messages that the document has received since it was loaded: `{at, fromParent, data}` each, `at` in
     /// milliseconds since 1970.
     ///
@@ -388,6 +424,7 @@ fn capabilities(profile: &Path) -> anyhow::Result<Capabilities> {
         "--disable-background-networking".to_owned(),
         "--disable-component-update".to_owned(),
         "--disable-sync".to_owned(),
+        format!("--host-resolver-rules=MAP {FOREIGN_HOST} 127.0.0.1"),
         // Of several windows none is in the background: there clocks go slower.
         "--disable-background-timer-throttling".to_owned(),
         "--disable-backgrounding-occluded-windows".to_owned(),

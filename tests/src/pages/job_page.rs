@@ -28,6 +28,20 @@ const FIELD: &str = r"
     return label?.querySelector('input, textarea, select') ?? null;
 ";
 
+/// The visible editor whose label contains the argument, be it a field or an element that is edited as a whole, also
+/// inside open shadow roots.
+const EDITOR: &str = r"
+    const shown = (element) => element.getClientRects().length > 0;
+    const all = (root) => [...root.querySelectorAll('*')].flatMap((e) => [e, ...(e.shadowRoot ? all(e.shadowRoot) : [])]);
+    const edits = (e) => e.matches('textarea, [contenteditable=true]');
+    const label = (e) => e.getAttribute('aria-label') ?? '';
+    return all(document).find((e) => edits(e) && label(e).includes(arguments[0]) && shown(e)) ?? null;
+";
+
+/// Keys without a letter, as WebDriver writes them.
+const CONTROL: char = '\u{e009}';
+const DELETE: char = '\u{e017}';
+
 #[derive(Debug, Clone)]
 pub struct JobPage(Frame);
 
@@ -231,11 +245,26 @@ impl JobPage {
     /// Types into the editor of a file: what is there is replaced.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or it does not take the keys.
     pub async fn type_into_editor(&self, file: &str, text: &str) -> anyhow::Result<()> {
-        let css = format!("textarea[aria-label*=\"{file}\"], [contenteditable=true][aria-label*=\"{file}\"]");
-        self.0.click(&css).await?;
-        // Everything is chosen and removed, then typed.
-        self.0.keys(&css, &format!("\u{e009}a\u{e000}\u{e017}{text}")).await
+        let content = format!(
+            "const found = (function () {{ {EDITOR} }}).call(null, arguments[0]); \
+            return found && (found.value ?? found.innerText)"
+        );
+        // A page may put a better editor into the place of the one that is typed into: then it is typed again.
+        wait::until(&format!("{text:?} in the editor of {file:?}"), wait::PATIENT, async || {
+            let typed = async {
+                self.0.press(&format!("the editor of {file:?}"), EDITOR, &[json!(file)]).await?;
+                self.0.press_chord(CONTROL, 'a').await?;
+                self.0.type_keys(&format!("{DELETE}{text}")).await?;
+                self.0.run(&content, &[json!(file)]).await
+            };
+            match typed.await {
+                Ok(content) if content.as_str().is_some_and(|content| content.trim_end() == text) => Ok(()),
+                Ok(content) => Err(format!("its content is {content}")),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
+        .await
     }
 }
