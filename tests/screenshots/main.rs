@@ -2,9 +2,12 @@
 //! side, light and dark. `make screenshots` keeps `docs/screenshots/` by it.
 //!
 //! The page is the built one in `dist/`; the relay behind it is the stand-in, since most states last for moments in
-//! life. What is in each state is written down in [`states`].
+//! life. What is in each state is written down in [`states`] and [`panels`].
 
 mod host;
+mod panels;
+mod samples;
+mod stage;
 mod stand_in;
 mod states;
 
@@ -19,8 +22,8 @@ use dockframe_tests::browser::Browser;
 use serde_json::json;
 
 use crate::host::{Place, Sheet};
+use crate::stage::{Stage, State};
 use crate::stand_in::StandIn;
-use crate::states::{Stage, State};
 
 /// The frames of a picture: a strip in a dense metapage, a small frame, a wide one.
 const FRAMES: [(&str, Place); 3] = [
