@@ -131,7 +131,7 @@ pub(crate) fn finished(ending: Ending, about: About, now: Timestamp) -> Finished
             container_lines(&mut lines, &run);
             lines.push("💥 Timed out".to_owned());
             lines.push("💥 StatusCode: 137".to_owned());
-            ran(&mut result, run, Exit { code: 137, oom_killed: false });
+            ran(&mut result, run, Exit { code: 137, ..Exit::default() });
             result.is_timed_out = true;
             FinishReason::TimedOut
         }
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn an_exit_is_success_whatever_its_code() {
         let exited = |code, oom_killed| {
-            end(Ending::Exited { run: run(), exit: Exit { code, oom_killed }, outputs: Outputs::default() })
+            end(Ending::Exited { run: run(), exit: Exit { code, oom_killed, ..Exit::default() }, outputs: Outputs::default() })
         };
         let (reason, result, lines) = exited(0, false);
         assert_eq!((reason, result.status_code, lines.len()), (FinishReason::Success, Some(0), 1));

@@ -169,6 +169,8 @@ pub(crate) struct Exit {
     pub(crate) code: i64,
     /// The kernel ended it for want of memory.
     pub(crate) oom_killed: bool,
+    /// The Engine went away and came back meanwhile: output that it had not written down then is lost.
+    pub(crate) saw_restart: bool,
 }
 
 /// A refusal or failure of the Engine, in its own words.

@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn an_init_that_finds_no_program_is_a_failed_start_and_a_program_that_says_so_is_not() {
-        let exit = |code| Exit { code, oom_killed: false };
+        let exit = |code| Exit { code, ..Exit::default() };
         let fatal = "[FATAL tini (7)] exec no-such-program failed: No such file or directory\n";
         let failed = failed_exec(exit(127), &said(&[fatal])).unwrap();
         assert!(failed.error.to_string().ends_with("exec no-such-program failed: No such file or directory"));

@@ -211,6 +211,7 @@ impl Executor for Docker {
             let exit = Exit {
                 code: state.exit_code.unwrap_or_default(),
                 oom_killed: state.oom_killed.unwrap_or(false),
+                saw_restart: false,
             };
             std::future::ready(Ok(exit)).boxed()
         };
@@ -299,21 +300,17 @@ const KILLED: i64 = 137;
 
 /// The exit of a run. What a restarted Engine has done to it, or has not seen, is no result of its program.
 async fn exit_of_run(engine: Engine, name: String) -> Result<Exit, EngineError> {
-    let (exit, was_away) = wait_through_restarts(engine, name).await?;
+    let exit = wait_for_exit(engine, name).await?;
     let is_the_engines = exit.code == UNKNOWN_EXIT || exit.code == KILLED && !exit.oom_killed;
-    if was_away && is_the_engines {
+    if exit.saw_restart && is_the_engines {
         return Err(EngineError::Unreachable("it was restarted under the job".to_owned()));
     }
     Ok(exit)
 }
 
+/// Waits through restarts of the Engine, which break the call while the container may live on.
 async fn wait_for_exit(engine: Engine, name: String) -> Result<Exit, EngineError> {
-    wait_through_restarts(engine, name).await.map(|(exit, _)| exit)
-}
-
-/// Waits through restarts of the Engine, which break the call while the container may live on; says whether one did.
-async fn wait_through_restarts(engine: Engine, name: String) -> Result<(Exit, bool), EngineError> {
-    let mut was_away = false;
+    let mut saw_restart = false;
     let mut unreachable_since: Option<tokio::time::Instant> = None;
     loop {
         let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
@@ -327,14 +324,14 @@ async fn wait_through_restarts(engine: Engine, name: String) -> Result<(Exit, bo
             Some(Err(_)) | None => None,
         };
         match code {
-            Some(0) => return Ok((Exit::default(), was_away)),
+            Some(0) => return Ok(Exit { saw_restart, ..Exit::default() }),
             Some(code) => {
                 let inspected = engine.inspect_container(&name, None::<InspectContainerOptions>).await.ok();
                 let state = inspected.and_then(|container| container.state).unwrap_or_default();
-                return Ok((Exit { code, oom_killed: state.oom_killed.unwrap_or(false) }, was_away));
+                return Ok(Exit { code, oom_killed: state.oom_killed.unwrap_or(false), saw_restart });
             }
             None => {
-                was_away = true;
+                saw_restart = true;
                 let since = *unreachable_since.get_or_insert_with(tokio::time::Instant::now);
                 if since.elapsed() > ENGINE_PATIENCE {
                     return Err(EngineError::Unreachable("it was away for too long".to_owned()));
