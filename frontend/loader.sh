@@ -27,6 +27,9 @@ fi
 # The newest of each name: `trunk serve` may leave older builds beside it.
 script=$(ls -t dockframe-page-*.js | grep -v loader | head -n 1)
 module=$(ls -t dockframe-page-*_bg.wasm | head -n 1)
+if [ -x "$bundler" ]; then
+  "$bundler" "$script" --minify --format=esm --target=es2022 --log-level=warning --allow-overwrite --outfile="$script"
+fi
 
 cat > loader.js <<JS
 import init from "./$script";

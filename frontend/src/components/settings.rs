@@ -79,7 +79,7 @@ fn requirement(live: Live, name: &'static str, label: &'static str, placeholder:
     });
     let set = move |text: String| {
         let text = text.trim();
-        let value = match text.parse::<f64>() {
+        let value = match serde_json::from_str::<f64>(text) {
             _ if text.is_empty() => None,
             Ok(number) if name != "memory" => Some(json!(dockframe_shared::Amount(number))),
             _ => Some(json!(text)),

@@ -27,8 +27,14 @@ pub(super) async fn read_map(map: &JsValue) -> Vec<(String, Option<PipeValue>)> 
 
 /// As [`read_map`], without what is undefined.
 pub(super) async fn read_all(map: &JsValue) -> BTreeMap<String, PipeValue> {
-    let entries = read_map(map).await;
-    entries.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    // Inserted one by one: collecting would bring a sort of its own into the page.
+    let mut values = BTreeMap::new();
+    for (name, value) in read_map(map).await {
+        if let Some(value) = value {
+            values.insert(name, value);
+        }
+    }
+    values
 }
 
 async fn read(value: &JsValue) -> Option<PipeValue> {

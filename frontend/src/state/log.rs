@@ -10,6 +10,7 @@ use dockframe_shared::job::LogLine;
 use dockframe_shared::protocol::{LogCursors, LogKind, LogLines};
 
 use super::ansi::{Painter, Span};
+use crate::text::folded;
 
 /// Most rows kept; older ones are dropped and counted.
 pub const MAX_ROWS: usize = 20_000;
@@ -138,11 +139,11 @@ impl Log {
     /// The rows that hold a text, whatever its case, by their place in [`Self::rows`].
     #[must_use]
     pub fn find(&self, text: &str) -> Vec<usize> {
-        let wanted = text.to_lowercase();
+        let wanted = folded(text);
         if wanted.is_empty() {
             return Vec::new();
         }
-        let holds = |row: &Row| row.text().to_lowercase().contains(&wanted);
+        let holds = |row: &Row| folded(&row.text()).contains(&wanted);
         self.rows.iter().enumerate().filter(|(_, row)| holds(row)).map(|(place, _)| place).collect()
     }
 

@@ -79,7 +79,7 @@ fn own_error(result: &JobResult) -> Option<String> {
 }
 
 fn classify(message: &str, result: &JobResult) -> FailureKind {
-    let text = message.to_lowercase();
+    let text = message.to_ascii_lowercase();
     let has = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
     if has(&["no such host", "no network", "connection refused", "network is unreachable", "i/o timeout"]) {
         FailureKind::NoNetwork

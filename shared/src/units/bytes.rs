@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::decimal;
 use crate::javascript::json;
 
 /// A text that is no size.
@@ -36,7 +37,7 @@ pub fn parse(text: &str) -> Result<u64, InvalidSize> {
     let trimmed = text.trim();
     let end = trimmed.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(end);
-    let number = decimal(number).ok_or_else(|| InvalidSize::new(text, "it does not begin with a number"))?;
+    let number = signed(number).ok_or_else(|| InvalidSize::new(text, "it does not begin with a number"))?;
     let unit = unit_bytes(unit.trim_start()).ok_or_else(|| InvalidSize::new(text, "unknown unit"))?;
     let bytes = (number * unit).floor();
     if bytes < 1.0 {
@@ -77,11 +78,15 @@ pub fn print(bytes: u64) -> String {
 }
 
 /// `-`, `+` or nothing, digits, and a fraction with digits if there is a point.
-fn decimal(text: &str) -> Option<f64> {
+fn signed(text: &str) -> Option<f64> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
     let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (all_digits(whole) && all_digits(fraction)).then(|| text.parse().ok())?
+    if !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    decimal(digits).map(|size| sign * size)
 }
 
 fn unit_bytes(unit: &str) -> Option<f64> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::decimal;
 use crate::javascript::json;
 
 /// A text that is no time limit.
@@ -164,14 +165,6 @@ fn number_end(characters: &[char], start: usize) -> Option<usize> {
         }
     }
     Some(end)
-}
-
-/// The value of a number as [`number_end`] finds it, read by the reader of JSON: it is in the page already, and
-/// the standard library's would bring its own tables.
-fn decimal(number: &str) -> Option<f64> {
-    let digits = number.trim_start_matches('0');
-    let zero = if digits.starts_with(|c: char| c.is_ascii_digit()) { "" } else { "0" };
-    serde_json::from_str(&format!("{zero}{digits}")).ok()
 }
 
 fn unit_named(name: &str) -> Option<usize> {
