@@ -1,5 +1,5 @@
 // Keeps the page's files for starts without a network. The page itself is always asked for first, so that nobody sees
-// an old one while there is a network; files whose names hold a digest never change. Nothing of jobs passes here.
+// an old one while there is a network; files whose names hold a digest never change. Nothing of jobs is kept here.
 const CACHE = "dockframe-page";
 const WAIT_MS = 3000;
 // What a few versions of the page come to; older files are dropped.
@@ -45,6 +45,13 @@ const file = async (request) => {
 
 self.addEventListener("install", (event) => {
   self.skipWaiting();
+  // Answers of relays, of whatever origin, go round this worker: waking it first would hold up each result.
+  if (event.addRoutes && self.URLPattern) {
+    const rules = ["/q/*", "/f/*"].map((pathname) => {
+      return { condition: { urlPattern: new URLPattern({ pathname }) }, source: "network" };
+    });
+    event.waitUntil(event.addRoutes(rules).catch(() => {}));
+  }
   // The files of this visit came before there was a worker: they are in the browser's own cache still.
   event.waitUntil(
     fetch(base).then(async (response) => {

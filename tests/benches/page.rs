@@ -2,7 +2,9 @@
 //!
 //! Two ways are measured in a real host in real Chromium: from the change of an input in the host to the submission at
 //! the relay, and from *Finished* at the relay to the outputs at the next metaframe. The relay is a part of this program
-//! that answers at once, so that the page's own time is what remains. All clocks are the machine's.
+//! that answers at once, so that the page's own time is what remains. Beside it stands a bare metaframe that does the
+//! same and draws nothing: what it takes is the browser's and the host's. All clocks are the machine's, and nothing
+//! is asked of the browser while a change is under way.
 
 #![expect(clippy::print_stdout, reason = "a table is what this program is for")]
 
@@ -13,6 +15,7 @@ use anyhow::Context as _;
 use axum::extract::ws::{Message, WebSocket};
 use axum::extract::{State, WebSocketUpgrade};
 use axum::routing::get;
+use axum::serve::ListenerExt as _;
 use dockframe_tests::metapage::Metapage;
 use dockframe_tests::relay::Relay;
 use dockframe_tests::{hash, scenario, wait};
@@ -101,6 +104,50 @@ fn row(what: &str, mut millis: Vec<f64>) {
     println!("{what:<55} {:>8.1} {:>8.1}", quantile(&millis, 0.5), quantile(&millis, 0.95));
 }
 
+/// Changes the input of a metaframe in a moment, when the awaiting script below is in place; keeps when it did.
+const CHANGE: &str = "setTimeout(() => {
+    window.changedAt = performance.timeOrigin + performance.now();
+    window.host.setInputs({ [arguments[0]]: { n: arguments[1] } });
+}, 100)";
+
+/// When the frame received this value.
+const ARRIVAL: &str = "return new Promise((resolve) => {
+    const find = () => window.__messages.findLast(({ data }) => data?.params?.inputs?.n === arguments[0]);
+    const look = () => {
+        const found = find();
+        if (found) resolve(found.at);
+        else window.addEventListener('message', look, { once: true });
+    };
+    look();
+})";
+
+/// The measured times of one metaframe, in milliseconds.
+#[derive(Default)]
+struct Measured {
+    submissions: Vec<f64>,
+    outputs: Vec<f64>,
+}
+
+/// Changes the input of a metaframe again and again; its outputs arrive at the frame `next`.
+async fn measure(metapage: &Metapage, id: &str, next: &str, times: &Times) -> anyhow::Result<Measured> {
+    let mut measured = Measured::default();
+    for n in 0..N_WARM + N_CHANGES {
+        let value = format!("{id} {n}");
+        metapage.host().run(CHANGE, &[json!(id), json!(value)]).await?;
+        let arrived = metapage.frame(next).run(ARRIVAL, &[json!(value)]).await?.as_f64().context("a time")?;
+        let at = metapage.host().run("return window.changedAt", &[]).await?.as_f64().context("a time")?;
+        let known = times.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (_, came, finished) =
+            known.iter().find(|(known, ..)| *known == value).context("no submission")?;
+        if n >= N_WARM {
+            measured.submissions.push(came - at);
+            measured.outputs.push(arrived - finished);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(measured)
+}
+
 fn main() {
     scenario::run("bench_page", async |scenario| {
         let page_server = Relay::start(&scenario).await?;
@@ -112,55 +159,57 @@ fn main() {
             }
         };
         let router = axum::Router::new()
-            .route("/q/bench/client", get(socket))
-            .route("/q/bench/j/{id}/result.json", get(result))
+            .route("/q/{queue}/client", get(socket))
+            .route("/q/{queue}/j/{id}/result.json", get(result))
             .layer(tower_http::cors::CorsLayer::permissive())
             .with_state(times.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let queue = format!("http://{}/bench", listener.local_addr()?);
+        let origin = format!("http://{}", listener.local_addr()?);
+        // As relays do: else the second of two small frames waits 40 ms for the first one's acknowledgement.
+        let listener = listener.tap_io(|stream| {
+            // A stream that refuses is one that has ended.
+            let _ = stream.set_nodelay(true);
+        });
         let server = tokio::spawn(async move {
             // Ends with the scenario.
             let _ = axum::serve(listener, router).await;
         });
 
         let metapage = Metapage::open(&scenario).await?;
-        let job = hash::json(&json!({ "image": "alpine", "command": "bench" }));
+        let (queue, job) =
+            (format!("{origin}/bench"), hash::json(&json!({ "image": "alpine", "command": "bench" })));
         let parameters = [("autostart", "true"), ("job", &*job), ("queue", &queue), ("resolverefs", "true")];
+        let bare = metapage.plain_url().replace("/plain/", "/bare/");
+        let after =
+            |id: &str| json!({ "url": metapage.plain_url(), "inputs": [{ "metaframe": id, "source": "n" }] });
         metapage
             .load(&json!({
                 "ours": { "url": format!("{}/{}", page_server.url(), hash::hash(&parameters)) },
-                "plain": { "url": metapage.plain_url(), "inputs": [{ "metaframe": "ours", "source": "n" }] },
+                "after ours": after("ours"),
+                "bare": { "url": format!("{bare}#{origin}/bare") },
+                "after bare": after("bare"),
             }))
             .await?;
         metapage.says("ours", "OutputsUpdate").await?;
-        metapage.says("plain", "SetupIframeServerResponseAck").await?;
-
-        let change = "const at = performance.timeOrigin + performance.now(); \
-            window.host.setInputs({ ours: { n: arguments[0] } }); return at";
-        let (mut submissions, mut outputs) = (Vec::new(), Vec::new());
-        for n in 0..N_WARM + N_CHANGES {
-            let value = format!("change {n}");
-            let at = metapage.host().run(change, &[json!(value)]).await?.as_f64().context("a time")?;
-            let arrived = wait::until("the output at the next metaframe", wait::SOON, async || {
-                let messages = metapage.frame("plain").messages().await.map_err(|error| error.to_string())?;
-                let found =
-                    messages.iter().rev().find(|message| message["data"]["params"]["inputs"]["n"] == value);
-                found.and_then(|message| message["at"].as_f64()).ok_or_else(|| "it is not there".to_owned())
-            })
-            .await?;
-            let known = times.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let (_, came, finished) =
-                known.iter().find(|(known, ..)| *known == value).context("no submission")?;
-            if n >= N_WARM {
-                submissions.push(came - at);
-                outputs.push(arrived - finished);
-            }
-            tokio::time::sleep(PAUSE).await;
+        for plain in ["bare", "after ours", "after bare"] {
+            metapage.says(plain, "SetupIframeServerResponseAck").await?;
         }
+        wait::until("the bare metaframe's socket", wait::SOON, async || {
+            match metapage.frame("bare").text("body").await {
+                Ok(Some(text)) if text == "open" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+
+        let ours = measure(&metapage, "ours", "after ours", &times).await?;
+        let bare = measure(&metapage, "bare", "after bare", &times).await?;
         server.abort();
         println!("{:<55} {:>8} {:>8}", "milliseconds", "p50", "p95");
-        row("change of an input in the host → submission at the relay", submissions);
-        row("Finished at the relay → outputs at the next metaframe", outputs);
+        row("change of an input in the host → submission at the relay", ours.submissions);
+        row("    of which 20 ms wait for more changes; bare metaframe", bare.submissions);
+        row("Finished at the relay → outputs at the next metaframe", ours.outputs);
+        row("    bare metaframe", bare.outputs);
         Ok(())
     });
 }
