@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use leptos::prelude::*;
+use serde_json::{Map, Value};
 use wasm_bindgen_futures::spawn_local;
 
 use dockframe_shared::job::{Definition, JobObject};
+use dockframe_shared::metaframe::data_ref::DataRef;
 use dockframe_shared::metaframe::outputs::{Fetch, OutputValue, Outputs};
 use dockframe_shared::{JobId, Timestamp};
 
@@ -21,6 +23,7 @@ use crate::net::http;
 use crate::net::socket::{Socket, SocketEvent};
 use crate::screen::{Parts, QueueView, Screen};
 use crate::state::actions::JobButton;
+use crate::state::consent::Consent;
 use crate::state::handshake::Handshake;
 use crate::state::job_view::read_result;
 use crate::state::log::Log;
@@ -28,6 +31,9 @@ use crate::state::{Effect, Intent, Message, Moment, Place, Short, State, Timer, 
 use crate::view::header;
 use crate::view::lists;
 use crate::view::trouble::trouble;
+
+/// Where it is remembered which sites may run jobs on this computer.
+const CONSENTED: &str = "dockframe-consent";
 
 /// What components see and do. Cheap to copy.
 #[derive(Clone, Copy)]
@@ -76,8 +82,12 @@ impl Live {
         let nonce =
             browser::random_key().map_or_else(|| browser::random().to_string(), |key| key[..8].to_owned());
         let place = Place { origin: location::origin(), short_id: location::short_id(), nonce };
+        let mut state = State::new(place, is_embedded);
+        if is_embedded {
+            state.consent = Consent::new(browser::pages_around(), consented());
+        }
         let shell = Rc::new(Shell {
-            state: RefCell::new(State::new(place, is_embedded)),
+            state: RefCell::new(state),
             inbox: RefCell::new(VecDeque::new()),
             is_busy: Cell::new(false),
             socket: RefCell::new(None),
@@ -146,12 +156,12 @@ impl Live {
 
     fn host_said(self, event: HostEvent) {
         match event {
-            HostEvent::Answered { host, inputs } => {
+            HostEvent::Answered { host, origin, inputs } => {
                 let stopped = storage::session_get(&stops_key(&host)).unwrap_or_default();
                 let ids = stopped.split_whitespace().filter_map(|id| JobId::new(id).ok());
                 let stopped = ids.collect();
                 self.with_shell(|shell| *shell.host_id.borrow_mut() = host);
-                self.send(Message::HostAnswered { inputs, stopped });
+                self.send(Message::HostAnswered { origin, inputs, stopped });
             }
             HostEvent::Inputs(changes) => self.send(Message::InputsUpdated(changes)),
         }
@@ -194,6 +204,11 @@ impl Live {
             }),
             Effect::FetchShort { id } => spawn_local(async move {
                 self.send(Message::ShortLoaded(fetch_definition(&id).await));
+            }),
+            Effect::FetchShortFiles(files) => spawn_local(async move {
+                if let Some(files) = fetch_texts(files).await {
+                    self.send(Message::ShortFilesLoaded(files));
+                }
             }),
             Effect::FetchResult { job, time, url } => spawn_local(async move {
                 let answer = http::get_text(&url).await;
@@ -243,6 +258,10 @@ impl Live {
                     ids.insert(0, id.as_str());
                 }
                 storage::session_set(&key, (!ids.is_empty()).then(|| ids.join(" ")).as_deref());
+            }
+            Effect::RememberConsent(sites) => {
+                let all: Vec<String> = consented().into_iter().chain(sites).collect();
+                storage::local_set(CONSENTED, Some(&all.join(" ")));
             }
             Effect::LogChanged => self.log_version.update(|version| *version = version.wrapping_add(1)),
         }
@@ -298,12 +317,12 @@ impl Live {
                 let id = wanted.id.to_string();
                 (format!("{}/j/{id}", wanted.queue.api_origin()), id)
             }),
-            files: state.address.files().into_iter().map(|(name, _)| name).collect(),
+            files: state.file_names(),
             workers: state.workers.as_deref().map(lists::workers),
             jobs: lists::jobs(&state),
             is_blank: state.address.is_blank() && matches!(state.short, Short::None),
             drafts: state.drafts.keys().cloned().collect(),
-            pinned_image: header::pinned_image(&state),
+            pin: header::pin(&state),
             end: header::end_line(&state),
             button,
             trouble,
@@ -330,6 +349,12 @@ fn queue_view(state: &State) -> QueueView {
             (None, None) => None,
         },
     }
+}
+
+/// The sites that may run jobs on this computer; none where nothing can be remembered.
+fn consented() -> Vec<String> {
+    let known = storage::local_get(CONSENTED).unwrap_or_default();
+    known.split_whitespace().map(str::to_owned).collect()
 }
 
 fn stops_key(host: &str) -> String {
@@ -359,6 +384,20 @@ async fn fetch_definition(id: &str) -> Result<Option<Definition>, String> {
     let answer: Answer =
         serde_json::from_str(&text).map_err(|_| "the server's answer cannot be read".to_owned())?;
     Ok(answer.data)
+}
+
+/// The files of a definition as texts; `None` when one of them is none, or cannot be had: what is saved from the
+/// editor takes the place of all of them.
+async fn fetch_texts(files: Map<String, Value>) -> Option<Map<String, Value>> {
+    let mut texts = Map::new();
+    for (name, entry) in files {
+        let text = match lists::content(&DataRef::try_from_entry(&entry)?, &location::origin()) {
+            lists::Content::Bytes(bytes) => String::from_utf8(bytes).ok()?,
+            lists::Content::Url(url) => String::from_utf8(http::get_bytes(&url).await.ok()?).ok()?,
+        };
+        texts.insert(name, Value::from(text));
+    }
+    Some(texts)
 }
 
 /// Fetches the contents that lie elsewhere; one that cannot be fetched is sent as its address.

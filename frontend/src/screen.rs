@@ -13,7 +13,7 @@ use dockframe_shared::protocol::QueueSummary;
 
 use crate::state::actions::JobButton;
 use crate::state::address::Address;
-use crate::view::header::{End, Header};
+use crate::view::header::{End, Header, Pin};
 use crate::view::lists::{InputItem, JobItem, OutputItem, WorkerItem};
 use crate::view::trouble::Trouble;
 
@@ -93,8 +93,8 @@ parts! {
     is_idle: bool,
     /// Names of the files whose text is not saved.
     drafts: Vec<String>,
-    /// The image by its digest, where the job names it by a tag and has run.
-    pinned_image: Option<String>,
+    /// Whether the job can name the very image that ran.
+    pin: Pin,
     /// How the run ended.
     end: Option<End>,
 }

@@ -9,6 +9,7 @@ mod deploy;
 mod editor;
 mod example_url;
 mod first_visit;
+mod foreign_host;
 mod handshake_trace;
 mod harness;
 mod hostile_content;

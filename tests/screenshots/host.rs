@@ -25,16 +25,24 @@ impl Sheet {
     /// # Errors
     /// It does not come.
     pub(crate) async fn open(browser: Arc<Browser>, origin: &str) -> anyhow::Result<Self> {
-        browser.open(&format!("{origin}/sheet.html")).await?;
         let sheet = Self(browser);
+        sheet.move_to(origin).await?;
+        Ok(sheet)
+    }
+
+    /// Opens an empty sheet at another origin.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub(crate) async fn move_to(&self, origin: &str) -> anyhow::Result<()> {
+        self.0.open(&format!("{origin}/sheet.html")).await?;
         wait::until("the sheet", wait::SOON, async || {
-            match sheet.page().run("return Boolean(window.sheet)", &[]).await {
+            match self.page().run("return Boolean(window.sheet)", &[]).await {
                 Ok(Value::Bool(true)) => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         })
-        .await?;
-        Ok(sheet)
+        .await
     }
 
     /// Its own document.

@@ -1,5 +1,6 @@
 //! The states before, during and after a run, and how each is reached.
 
+use dockframe_tests::browser::FOREIGN_HOST;
 use dockframe_tests::{hash, wait};
 use serde_json::{Value, json};
 
@@ -30,6 +31,16 @@ fn before_a_job() -> Vec<State> {
             stage.relay.hold_uploads();
             let inputs = json!({ "points.csv": "x".repeat(40_000), "order.json": { "order": 3 } });
             stage.host.has_inputs(&inputs).await
+        })
+    });
+    let own_queue = |stage: &Stage| {
+        address(stage.relay.origin(), &[("queue", format!("{}/local", stage.relay.origin()))])
+    };
+    let mut asks = State::at("asks-for-consent", own_queue, |stage| Box::pin(stage.shows("Waiting for you")));
+    asks.before = Box::new(|stage| {
+        Box::pin(async move {
+            let foreign = stage.relay.origin().replace("127.0.0.1", FOREIGN_HOST);
+            stage.host.move_to(&foreign).await
         })
     });
     vec![
@@ -67,6 +78,7 @@ fn before_a_job() -> Vec<State> {
         })
         .after(|stage| stage.relay.refuse()),
         uploading,
+        asks,
     ]
 }
 

@@ -60,16 +60,24 @@ impl Metapage {
         };
         let host = serve().await?;
         let plain = serve().await?;
-        page.open(&format!("{host}/host.html")).await?;
         let page = Self { page, origin: host, plain: format!("{plain}/plain/"), _servers: servers };
+        page.open_again(&page.origin).await?;
+        Ok(page)
+    }
+
+    /// Opens the host anew, from this origin of the same server.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub async fn open_again(&self, origin: &str) -> anyhow::Result<()> {
+        self.page.open(&format!("{origin}/host.html")).await?;
         wait::until("the host page", wait::SOON, async || {
-            match page.host().run("return Boolean(window.host)", &[]).await {
+            match self.host().run("return Boolean(window.host)", &[]).await {
                 Ok(Value::Bool(true)) => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         })
-        .await?;
-        Ok(page)
+        .await
     }
 
     #[must_use]

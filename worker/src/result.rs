@@ -99,6 +99,7 @@ pub(crate) struct About {
 
 pub(crate) fn finished(ending: Ending, about: About, now: Timestamp) -> Finished {
     let mut result = JobResult {
+        image_is_local: about.image.is_local.then_some(true),
         image_digest: about.image.digest,
         platform: about.image.platform,
         worker: Some(about.worker.to_string()),

@@ -44,6 +44,16 @@ pub fn random_key() -> Option<String> {
     Some([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
 }
 
+/// The origins of the pages around this one, the nearest first. Empty where the browser does not tell.
+#[must_use]
+pub fn pages_around() -> Vec<String> {
+    let around = js_sys::Reflect::get(&window().location(), &"ancestorOrigins".into()).unwrap_or_default();
+    if !around.is_object() {
+        return Vec::new();
+    }
+    js_sys::Array::from(&around).iter().filter_map(|origin| origin.as_string()).collect()
+}
+
 /// Whether the page is in a frame of another one.
 #[must_use]
 pub fn is_embedded() -> bool {

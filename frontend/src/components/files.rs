@@ -17,8 +17,7 @@ const REMEMBERED: &str = "dockframe-file";
 
 /// Sets or removes one file of the parameter `inputs`.
 fn write(live: Live, name: &str, text: Option<String>) {
-    let mut files: Map<String, Value> =
-        live.address.with_untracked(|address| address.settings.files.clone()).unwrap_or_default();
+    let mut files: Map<String, Value> = live.with_state(|state| state.files().cloned()).unwrap_or_default();
     match text {
         Some(text) => files.insert(name.to_owned(), Value::from(text)),
         None => files.shift_remove(name),

@@ -13,6 +13,7 @@ use crate::state::Intent;
 use crate::state::edit::with_text;
 use crate::ui::code::Code;
 use crate::ui::{Field, Switch, dynamic, flag, shown_if, words};
+use crate::view::header::Pin;
 
 /// The text of a field of the definition.
 pub(super) fn text_of(live: Live, field: &'static str) -> Signal<String> {
@@ -41,7 +42,7 @@ pub(super) fn autostart(live: Live, label: &'static str, hint: &'static str) -> 
 fn PinButton() -> AnyView {
     let live = expect_context::<Live>();
     let pin = move |_| {
-        if let Some(image) = live.pinned_image.get_untracked() {
+        if let Pin::To(image) = live.pin.get_untracked() {
             write(live, "image", &image);
         }
     };
@@ -53,7 +54,8 @@ fn PinButton() -> AnyView {
 pub(super) fn JobPanel() -> AnyView {
     let live = expect_context::<Live>();
     let panels = expect_context::<Panels>();
-    let can_pin = flag(move || live.pinned_image.with(Option::is_some));
+    let can_pin = flag(move || live.pin.with(|pin| matches!(pin, Pin::To(_))));
+    let is_local = flag(move || live.pin.with(|pin| *pin == Pin::Local));
     let has_build = Memo::new(move |_| {
         live.definition.with(|definition| definition.as_ref().is_some_and(|job| job.get("build").is_some()))
     });
@@ -79,6 +81,11 @@ pub(super) fn JobPanel() -> AnyView {
                 />
                 {shown_if(can_pin, move || view! { <PinButton /> }.into_any())}
             </div>
+            {shown_if(is_local, move || {
+                let words = "This image was made on the worker's machine. No registry has it, so it cannot be \
+                             pinned by a digest that others could pull.";
+                view! { <p class="hint">{words}</p> }.into_any()
+            })}
         }
         .into_any()
     });

@@ -68,7 +68,8 @@ impl Panels {
         // Without the parameter `terminal` the editor is open from the start, if there is something to edit.
         let shows_editor = Memo::new(move |_| {
             live.is_idle.get()
-                || live.address.with(|address| !address.settings.terminal && address.settings.files.is_some())
+                || live.address.with(|address| !address.settings.terminal)
+                    && live.files.with(|files| !files.is_empty())
         });
         let tab = Memo::new(move |_| {
             let chosen = chosen.get();

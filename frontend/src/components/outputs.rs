@@ -4,8 +4,9 @@ use leptos::prelude::*;
 
 use crate::browser::download;
 use crate::live::Live;
+use crate::state::Intent;
 use crate::text;
-use crate::ui::{dynamic, words};
+use crate::ui::{dynamic, flag, words};
 use crate::view::lists::{Content, OutputItem, Preview};
 
 #[component]
@@ -27,6 +28,15 @@ pub(super) fn OutputsPanel() -> AnyView {
             <p class="sent">
                 <button type="button" class="link" on:click=move |_| save_all(live)>{count}</button>
                 <span>{sent}</span>
+                // Where the header has no room for it.
+                <button
+                    type="button"
+                    class="link delete-here"
+                    hidden=flag(move || !live.can_delete.get())
+                    on:click=move |_| live.want(Intent::Delete)
+                >
+                    "Delete the result"
+                </button>
             </p>
             {live.outputs.get().iter().map(|item| view! { <Output item=item.clone() /> }).collect_view()}
         }
@@ -42,31 +52,32 @@ fn Output(item: OutputItem) -> AnyView {
     let is_open = !matches!(preview, Preview::None) && size.is_none_or(|size| size <= 200_000);
     let save = {
         let (name, content) = (name.clone(), content.clone());
-        move |event: web_sys::MouseEvent| {
-            // The button stands in the summary, which a click would open or close.
-            event.prevent_default();
-            match &content {
-                Content::Bytes(bytes) => download::save(&name, bytes),
-                Content::Url(url) => download::save_url(&name, url),
-            }
+        move |_| match &content {
+            Content::Bytes(bytes) => download::save(&name, bytes),
+            Content::Url(url) => download::save_url(&name, url),
         }
     };
+    let label = format!("Download {name}");
+    let shown = match preview {
+        Preview::None => view! { <p class="empty">"No preview."</p> }.into_any(),
+        Preview::Text(text) => view! { <pre tabindex="0">{text}</pre> }.into_any(),
+        Preview::Table(rows) => view! { <Table rows=rows /> }.into_any(),
+        Preview::Image(kind) => view! { <Picture name=name.clone() kind=kind content=content /> }.into_any(),
+    };
     view! {
-        <details class="file" open=is_open>
-            <summary>
-                <span class="name">{name.clone()}</span>
-                <small>{what}</small>
-                <button type="button" class="save quiet" title="Download" aria-label=format!("Download {name}") on:click=save>
-                    "⤓"
-                </button>
-            </summary>
-            {match preview {
-                Preview::None => view! { <p class="empty">"No preview."</p> }.into_any(),
-                Preview::Text(text) => view! { <pre tabindex="0">{text}</pre> }.into_any(),
-                Preview::Table(rows) => view! { <Table rows=rows /> }.into_any(),
-                Preview::Image(kind) => view! { <Picture name=name kind=kind content=content /> }.into_any(),
-            }}
-        </details>
+        <div class="file">
+            <details open=is_open>
+                <summary>
+                    <span class="name">{name}</span>
+                    <small>{what}</small>
+                </summary>
+                {shown}
+            </details>
+            // Not in the summary, which is a button itself.
+            <button type="button" class="save quiet" title="Download" aria-label=label on:click=save>
+                "⤓"
+            </button>
+        </div>
     }
     .into_any()
 }

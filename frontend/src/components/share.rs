@@ -38,7 +38,8 @@ pub(super) fn ShareMenu() -> AnyView {
                 aria-expanded=words(move || is_open.get().to_string())
                 on:click=move |_| is_open.update(|is_open| *is_open = !*is_open)
             >
-                "Share"
+                <span class="icon" aria-hidden="true">"↗"</span>
+                <span class="label">"Share"</span>
             </button>
             {shown_if(flag(move || is_open.get()), menu)}
         </div>

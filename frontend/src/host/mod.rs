@@ -29,8 +29,8 @@ const LONGEST_PAUSE_MS: i64 = 5_000;
 /// What the host said.
 #[derive(Debug)]
 pub enum HostEvent {
-    /// The first answer, with all inputs it holds for us, and its id.
-    Answered { host: String, inputs: BTreeMap<String, PipeValue> },
+    /// The first answer, with all inputs it holds for us, its id, and where its page is from.
+    Answered { host: String, origin: String, inputs: BTreeMap<String, PipeValue> },
     /// Changed inputs; `None` deletes.
     Inputs(Vec<(String, Option<PipeValue>)>),
 }
@@ -41,6 +41,8 @@ pub struct Host {
     name: String,
     last_id: Cell<u32>,
     host: RefCell<Option<String>>,
+    /// Where the host's page is from.
+    origin: RefCell<String>,
     /// Outputs set before the host answered.
     early: RefCell<Vec<(String, OutputValue)>>,
     /// The hash changed before the host answered.
@@ -67,6 +69,7 @@ impl Host {
             name: window().name().unwrap_or_default(),
             last_id: Cell::new(0),
             host: RefCell::new(None),
+            origin: RefCell::new(String::new()),
             early: RefCell::new(Vec::new()),
             owes_hash: Cell::new(false),
             retry: RefCell::new(None),
@@ -116,7 +119,7 @@ impl Host {
         }
         let params = get(&data, "params");
         match text(&data, "method").as_deref() {
-            Some("SetupIframeServerResponse") => self.answered(&params),
+            Some("SetupIframeServerResponse") => self.answered(&params, event.origin()),
             Some("InputsUpdate") => {
                 let host = self.host.borrow().clone();
                 let is_ours = host.is_some()
@@ -131,13 +134,14 @@ impl Host {
         }
     }
 
-    fn answered(self: &Rc<Self>, params: &JsValue) {
+    fn answered(self: &Rc<Self>, params: &JsValue, origin: String) {
         // Several answers come when the request was repeated; the first counts.
         if self.host.borrow().is_some() {
             return;
         }
         let Some(id) = text(params, "parentId") else { return };
         *self.host.borrow_mut() = Some(id);
+        *self.origin.borrow_mut() = origin;
         *self.retry.borrow_mut() = None;
         self.post("SetupIframeServerResponseAck", &version());
         let early = std::mem::take(&mut *self.early.borrow_mut());
@@ -164,7 +168,8 @@ impl Host {
                     HostEvent::Inputs(values::read_map(&inputs).await)
                 } else {
                     let host = this.host.borrow().clone().unwrap_or_default();
-                    HostEvent::Answered { host, inputs: values::read_all(&inputs).await }
+                    let origin = this.origin.borrow().clone();
+                    HostEvent::Answered { host, origin, inputs: values::read_all(&inputs).await }
                 };
                 (this.on_event)(event);
             }

@@ -1,7 +1,5 @@
 //! What the page's address says: its parameters, and what they mean.
 
-use serde_json::{Map, Value};
-
 use dockframe_shared::metaframe::hash_params::HashParams;
 use dockframe_shared::metaframe::settings::Settings;
 
@@ -43,16 +41,6 @@ impl Address {
     #[must_use]
     pub fn is_blank(&self) -> bool {
         self.params.get("job").is_none_or(str::is_empty)
-    }
-
-    /// The text files of the parameter `inputs`, by name.
-    #[must_use]
-    pub fn files(&self) -> Vec<(String, String)> {
-        let entries = self.settings.files.iter().flat_map(Map::iter);
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let mut files: Vec<_> = entries.map(|(name, value)| (name.clone(), text(value))).collect();
-        crate::view::lists::sort_few(&mut files, |one: &(String, String), other| one.0 < other.0);
-        files
     }
 }
 

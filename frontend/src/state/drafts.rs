@@ -21,10 +21,13 @@ impl State {
 
     /// Writes all drafts into the address. Whether that changes it.
     pub(super) fn save_drafts(&mut self, effects: &mut Vec<Effect>) -> bool {
-        let mut files: Map<String, Value> = self.address.settings.files.clone().unwrap_or_default();
+        let mut files: Map<String, Value> = self.files().cloned().unwrap_or_default();
         // A file that was deleted meanwhile stays deleted.
         let kept = std::mem::take(&mut self.drafts).into_iter().filter(|(name, _)| files.contains_key(name));
         let changes: Vec<_> = kept.collect();
+        if changes.is_empty() {
+            return false;
+        }
         files.extend(changes.into_iter().map(|(name, text)| (name, Value::from(text))));
         let encoded = (!files.is_empty()).then(|| encode_json(&Value::Object(files)));
         self.edit(&[("inputs".to_owned(), encoded)], effects)
@@ -59,10 +62,12 @@ impl State {
 
     /// Drafts that the address has caught up with, or whose file is gone, are none any more.
     pub(super) fn settle_drafts(&mut self) {
-        let files = self.address.settings.files.as_ref();
-        self.drafts.retain(|name, text| {
+        let mut drafts = std::mem::take(&mut self.drafts);
+        let files = self.files();
+        drafts.retain(|name, text| {
             let saved = files.and_then(|files| files.get(name));
             saved.is_some_and(|saved| saved.as_str() != Some(text.as_str()))
         });
+        self.drafts = drafts;
     }
 }

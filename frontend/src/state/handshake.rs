@@ -26,6 +26,12 @@ impl Handshake {
         matches!(self, Self::Done)
     }
 
+    /// Whether there is a page around this one.
+    #[must_use]
+    pub fn is_embedded(self) -> bool {
+        !matches!(self, Self::Standalone)
+    }
+
     /// Whether outputs have a receiver, be it one that answers late.
     #[must_use]
     pub fn has_host(self) -> bool {

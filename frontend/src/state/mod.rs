@@ -6,12 +6,14 @@
 //!
 //! Where to look: [`address`] (what the URL says), [`wanted`] (URL and inputs → job), [`connection`] (the socket's
 //! life), [`relay`] (what the relay says), [`job_view`] (the current job), [`timing`] (when a submission leaves),
-//! [`log`], [`actions`] (which buttons there are).
+//! [`log`], [`actions`] (which buttons there are),
+//! [`consent`] (who may run jobs on the viewer's own computer).
 
 pub mod actions;
 pub mod address;
 pub mod ansi;
 pub mod connection;
+pub mod consent;
 mod drafts;
 pub mod edit;
 pub mod handshake;
@@ -35,9 +37,11 @@ use std::sync::Arc;
 use dockframe_shared::job::JobObject;
 use dockframe_shared::protocol::{QueueSummary, Registration};
 use dockframe_shared::{JobId, Timestamp};
+use serde_json::{Map, Value};
 
 use address::Address;
 use connection::Connection;
+use consent::Consent;
 use dockframe_shared::metaframe::inputs::{PipeValue, Staged};
 use dockframe_shared::metaframe::outputs::{OutputValue, Outputs};
 use handshake::Handshake;
@@ -65,10 +69,13 @@ pub struct State {
     pub place: Place,
     pub address: Address,
     pub handshake: Handshake,
+    pub consent: Consent,
     /// All values the host gave, by pipe name.
     pub inputs: BTreeMap<String, Staged>,
     /// The job of `/j/<id>`, as the page's origin knows it.
     pub short: Short,
+    /// The text files of that job, once they are here; `None` also when one of them is no text.
+    pub short_files: Option<Map<String, Value>>,
     pub connection: Connection,
     /// Where the present queue is; `None` without one.
     socket_url: Option<String>,
@@ -80,6 +87,8 @@ pub struct State {
     pub log: log::Log,
     pub summary: Option<QueueSummary>,
     pub workers: Option<Vec<Registration>>,
+    /// What an old relay listed before there was a job to look for.
+    listed_early: BTreeMap<JobId, JobObject>,
     /// The queue's jobs, while the panel is open.
     pub jobs: Option<BTreeMap<JobId, JobObject>>,
     /// The queue panel is open: workers are asked for.
@@ -95,7 +104,7 @@ pub struct State {
     /// The result whose outputs went to the host last.
     pub sent: Option<(JobId, Timestamp)>,
     /// The last message's input `job`, for when `allowsetjob` is switched on.
-    last_job_input: Option<serde_json::Map<String, serde_json::Value>>,
+    last_job_input: Option<Map<String, Value>>,
     /// What was wrong with an input `job`.
     pub job_input_problem: Option<String>,
     /// Texts of the editor that are not in the address yet, by file; each differs from what is there.
@@ -131,12 +140,16 @@ pub enum Message {
     },
     /// The host answered.
     HostAnswered {
+        /// Where the host's page is from.
+        origin: String,
         inputs: BTreeMap<String, PipeValue>,
         stopped: Vec<JobId>,
     },
     /// Changed values; `None` deletes.
     InputsUpdated(Vec<(String, Option<PipeValue>)>),
     ShortLoaded(Result<Option<dockframe_shared::job::Definition>, String>),
+    /// The files of the short address's job, by name.
+    ShortFilesLoaded(Map<String, Value>),
     SocketOpened {
         socket: u64,
     },
@@ -193,6 +206,8 @@ pub enum Intent {
     SaveAndRun,
     RetryUploads,
     RetryShort,
+    /// The pages around this one may run jobs on this computer by themselves.
+    Consent,
     /// Parameters of the hash to be set or, with `None`, removed.
     Edit(Vec<(String, Option<String>)>),
     /// Another definition: leaves a short address.
@@ -226,6 +241,8 @@ pub enum Effect {
     FetchShort {
         id: String,
     },
+    /// The contents of these files of a definition are fetched, as texts.
+    FetchShortFiles(Map<String, Value>),
     FetchResult {
         job: JobId,
         time: Timestamp,
@@ -256,6 +273,8 @@ pub enum Effect {
     Set(Timer, Option<i64>),
     /// Remember or forget that the user stopped this job.
     RememberStop(JobId, bool),
+    /// The viewer lets these sites run jobs.
+    RememberConsent(Vec<String>),
     /// The log was changed.
     LogChanged,
 }
@@ -291,8 +310,10 @@ impl State {
             place,
             address: Address::default(),
             handshake: if is_embedded { Handshake::Waiting } else { Handshake::Standalone },
+            consent: Consent::default(),
             inputs: BTreeMap::new(),
             short,
+            short_files: None,
             connection: Connection::default(),
             socket_url: None,
             wanted: Err(WantedError::NotYet),
@@ -301,6 +322,7 @@ impl State {
             log: log::Log::default(),
             summary: None,
             workers: None,
+            listed_early: BTreeMap::new(),
             jobs: None,
             shows_queue: false,
             clock: SubmitClock::default(),
@@ -342,10 +364,30 @@ impl State {
         }
     }
 
-    /// The text of one of the job's files in the address.
+    /// The job's own text files: those of the address, else of the short address's job.
+    #[must_use]
+    pub fn files(&self) -> Option<&Map<String, Value>> {
+        let is_short = matches!(self.short, Short::Loaded(_));
+        self.address.settings.files.as_ref().or_else(|| self.short_files.as_ref().filter(|_| is_short))
+    }
+
+    /// Their names, in order.
+    #[must_use]
+    pub fn file_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.files().into_iter().flat_map(Map::keys).cloned().collect();
+        crate::view::lists::sort_few(&mut names, |one, other| one < other);
+        names
+    }
+
+    /// The text of one of the job's files.
     #[must_use]
     pub fn saved_file(&self, name: &str) -> Option<&str> {
-        self.address.settings.files.as_ref()?.get(name)?.as_str()
+        self.files()?.get(name)?.as_str()
+    }
+
+    /// Whether this job may start without a click.
+    fn starts_by_itself(&self, id: &JobId) -> bool {
+        self.address.settings.autostart && !self.stopped.contains(id) && self.awaits_consent().is_none()
     }
 
     /// Whether a change of the user's waits for the relay to confirm it.

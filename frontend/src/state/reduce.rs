@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use std::sync::Arc;
 
-use dockframe_shared::JobId;
 use dockframe_shared::metaframe::inputs::{PipeValue, Staged};
 use dockframe_shared::metaframe::job_input::{JOB_INPUT, job_from_input};
 use serde_json::{Map, Value};
@@ -34,10 +33,12 @@ impl State {
     fn apply(&mut self, message: Message, moment: Moment, effects: &mut Vec<Effect>) {
         match message {
             Message::HashChanged { hash } => self.hash_changed(&hash, moment, effects),
-            Message::HostAnswered { inputs, stopped } => {
+            Message::HostAnswered { origin, inputs, stopped } => {
+                self.consent.heard_from(origin);
                 self.handshake = Handshake::Done;
                 let job = inputs.get(JOB_INPUT).cloned();
-                self.inputs = inputs.into_iter().map(|(name, value)| (name, Staged::from(value))).collect();
+                self.inputs.clear();
+                self.inputs.extend(inputs.into_iter().map(|(name, value)| (name, Staged::from(value))));
                 self.stopped.extend(stopped);
                 effects.push(Effect::Set(Timer::Handshake, None));
                 self.job_input(job, effects);
@@ -47,12 +48,18 @@ impl State {
             Message::InputsUpdated(changes) => self.inputs_updated(changes, moment, effects),
             Message::ShortLoaded(outcome) => {
                 self.short = match outcome {
-                    Ok(Some(definition)) => Short::Loaded(definition),
+                    Ok(Some(definition)) => {
+                        if let Some(Value::Object(files)) = definition.get("configFiles") {
+                            effects.push(Effect::FetchShortFiles(files.clone()));
+                        }
+                        Short::Loaded(definition)
+                    }
                     Ok(None) => Short::Failed(crate::text::short_unknown().to_owned()),
                     Err(why) => Short::Failed(why),
                 };
                 self.recompute(moment, effects);
             }
+            Message::ShortFilesLoaded(files) => self.short_files = Some(files),
             Message::SocketOpened { socket } if socket == self.connection.socket => {
                 self.socket_opened(effects)
             }
@@ -123,7 +130,7 @@ impl State {
 
     /// `autostart` was switched on: what would have started by itself starts now.
     fn start_if_idle(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
-        let is_idle = self.current().is_some_and(|wanted| !self.is_stopped(&wanted.id))
+        let is_idle = self.current().is_some_and(|wanted| self.starts_by_itself(&wanted.id))
             && self.job.object().is_none()
             && !self.is_submitting();
         if is_idle {
@@ -196,8 +203,8 @@ impl State {
         }
         match after {
             Some(wanted) if before.as_ref() != Some(&wanted.id) => {
-                self.another_job(effects);
-                if self.address.settings.autostart && !self.is_stopped(&wanted.id) {
+                self.another_job(moment, effects);
+                if self.starts_by_itself(&wanted.id) {
                     self.wish(Wish { rerun: None }, moment, effects);
                 } else {
                     self.clock.done();
@@ -210,7 +217,7 @@ impl State {
             }
             Some(_) => {}
             None if before.is_some() => {
-                self.another_job(effects);
+                self.another_job(moment, effects);
                 self.clock.done();
             }
             None => {}
@@ -234,12 +241,13 @@ impl State {
     }
 
     /// The id changed: nothing of the former job is shown or sent as this one's.
-    fn another_job(&mut self, effects: &mut Vec<Effect>) {
+    fn another_job(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
         self.drop_intentions(effects);
         self.job = JobView::default();
         self.log.clear();
         self.sent = None;
         effects.push(Effect::LogChanged);
+        self.hear_early(moment, effects);
         if let Some(wanted) = self.current() {
             effects.push(Effect::ReadKept { job: wanted.id.clone(), key: wanted.kept_key() });
         }
@@ -265,6 +273,7 @@ impl State {
         self.summary = None;
         self.workers = None;
         self.jobs = None;
+        self.listed_early.clear();
         self.outbox.clear();
         self.job = JobView::default();
         self.log.clear();
@@ -272,10 +281,9 @@ impl State {
         self.connect(moment, effects);
         self.fetch_jobs(effects);
         // The same id is submitted to the new queue as well.
-        if self.address.settings.autostart
-            && let Some(wanted) = self.current().cloned()
-            && self.connection.phase != Phase::Off
-            && !self.is_stopped(&wanted.id)
+        if self.connection.phase != Phase::Off
+            && let Some(wanted) = self.current()
+            && self.starts_by_itself(&wanted.id)
         {
             self.wish(Wish { rerun: None }, moment, effects);
         }
@@ -287,10 +295,6 @@ impl State {
         effects.push(Effect::Set(Timer::Reconnect, None));
         effects.push(Effect::Set(Timer::Attempt, Some(ATTEMPT_MS)));
         effects.push(Effect::Connect { socket, url });
-    }
-
-    pub(super) fn is_stopped(&self, id: &JobId) -> bool {
-        self.stopped.contains(id)
     }
 
     fn timer_fired(&mut self, timer: Timer, moment: Moment, effects: &mut Vec<Effect>) {
@@ -336,10 +340,7 @@ impl State {
                 self.uploads.forget_failures();
                 if let Some(wanted) = self.current().cloned() {
                     self.begin_uploads(&wanted, effects);
-                    if self.address.settings.autostart
-                        && !self.is_stopped(&wanted.id)
-                        && self.job.object().is_none()
-                    {
+                    if self.starts_by_itself(&wanted.id) && self.job.object().is_none() {
                         self.wish(Wish { rerun: None }, moment, effects);
                     }
                 }
@@ -349,6 +350,11 @@ impl State {
                     self.short = Short::Loading;
                     effects.push(Effect::FetchShort { id });
                 }
+            }
+            Intent::Consent => {
+                let sites = self.consent.give(&self.place.origin);
+                effects.push(Effect::RememberConsent(sites));
+                self.start_if_idle(moment, effects);
             }
             Intent::Edit(changes) => {
                 self.edit(&changes, effects);

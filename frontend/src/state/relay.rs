@@ -81,11 +81,9 @@ impl State {
             return;
         }
         let job = self.current().map(|wanted| (wanted.id.clone(), self.log.cursors()));
-        let watch = Watch {
-            jobs: job.into_iter().collect(),
-            workers: self.shows_queue.then_some(true),
-            reference: None,
-        };
+        let mut jobs = BTreeMap::new();
+        jobs.extend(job);
+        let watch = Watch { jobs, workers: self.shows_queue.then_some(true), reference: None };
         effects.extend(serde_json::to_string(&ClientMessage::Watch(watch)).ok().map(Effect::Send));
     }
 
@@ -105,8 +103,16 @@ impl State {
     }
 
     fn updates(&mut self, update: WatchedJobs, moment: Moment, effects: &mut Vec<Effect>) {
-        let Some(id) = self.current().map(|wanted| wanted.id.clone()) else { return };
         let WatchedJobs { state: Table { mut jobs }, .. } = update;
+        let Some(id) = self.current().map(|wanted| wanted.id.clone()) else {
+            for (id, job) in jobs {
+                match job {
+                    Some(job) => self.listed_early.insert(id, job),
+                    None => self.listed_early.remove(&id),
+                };
+            }
+            return;
+        };
         let is_empty = jobs.is_empty();
         match jobs.remove(&id) {
             Some(Some(job)) => self.hear(Word::Known(Box::new(job)), moment, effects),
@@ -127,11 +133,12 @@ impl State {
             self.connection.heard(Speech::Old { listed: true });
             self.job.awaits_word = true;
         }
+        let Jobs { state: Table { mut jobs }, .. } = jobs;
         let Some(id) = self.current().map(|wanted| wanted.id.clone()) else {
+            self.listed_early = jobs;
             self.flush(effects);
             return;
         };
-        let Jobs { state: Table { mut jobs }, .. } = jobs;
         match jobs.remove(&id) {
             Some(job) => {
                 self.job.is_listed = true;
@@ -145,6 +152,16 @@ impl State {
             None => {}
         }
         self.flush(effects);
+    }
+
+    /// There is a job to look for now: an old relay may have listed it before the host had answered.
+    pub(super) fn hear_early(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
+        let mut early = std::mem::take(&mut self.listed_early);
+        let known = self.current().and_then(|wanted| early.remove(&wanted.id));
+        if let Some(job) = known.filter(|_| self.connection.may_speak()) {
+            self.job.is_listed = true;
+            self.hear(Word::Known(Box::new(job)), moment, effects);
+        }
     }
 
     /// An old relay's list says what a watching one says by `QueueSummary`.
@@ -323,12 +340,11 @@ impl State {
         });
         // The answer to a question that went before the submission does not know of it.
         let is_on_its_way = self.submitted.as_ref() == Some(&(self.connection.socket, wanted.id.clone()));
-        let may_start = self.address.settings.autostart
+        let may_start = self.starts_by_itself(&wanted.id)
             && !is_held
             && !is_on_its_way
             && !self.is_submitting()
-            && self.job.pending.is_none()
-            && !self.is_stopped(&wanted.id);
+            && self.job.pending.is_none();
         if may_start {
             self.wish(Wish { rerun: None }, moment, effects);
         }

@@ -160,11 +160,12 @@ fn unwanted(error: &WantedError) -> Header {
 
 fn queued(state: &State, since: Timestamp, job: &dockframe_shared::job::JobObject) -> Header {
     let place = match job.place {
-        Some(1) => " · first in line".to_owned(),
-        Some(place) => format!(" · place {} in line", text::count(u64::from(place))),
-        None => String::new(),
+        // What a strip has room for.
+        Some(1) => "first in line".to_owned(),
+        Some(place) => format!("place {} in line", text::count(u64::from(place))),
+        None => "for a worker".to_owned(),
     };
-    let mut header = Header::new(Tone::Wait, "Waiting").suffix(format!("for a worker{place}")).busy();
+    let mut header = Header::new(Tone::Wait, "Waiting").suffix(place).busy();
     header.detail_ago = Some(since);
     header.detail = match (&job.wait_reason, state.job.was_lost) {
         (Some(reason), _) => reason.clone(),
@@ -304,6 +305,11 @@ fn without_a_run(state: &State) -> Header {
             .suffix("to the queue")
             .detail(connection_words(state))
             .busy(),
+        None if state.address.settings.autostart && state.awaits_consent().is_some() => {
+            Header::new(Tone::Warn, "Waiting")
+                .suffix("for you")
+                .detail("the page around this one asks to run jobs")
+        }
         None => Header::new(Tone::Idle, "Ready").detail("not run yet"),
     }
 }
@@ -379,12 +385,28 @@ pub fn can_stop(state: &State) -> bool {
     crate::state::actions::can_stop(state)
 }
 
-/// The image's name with the digest that ran, where the job names it by a tag.
+/// Whether the job can name the very image that ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Pin {
+    /// It has not run, or does so already.
+    #[default]
+    None,
+    /// The image's name with the digest that ran in place of its tag.
+    To(String),
+    /// The image is only on the machine that ran it: its digest cannot be pulled.
+    Local,
+}
+
+/// How the image of the shown result can be pinned.
 #[must_use]
-pub fn pinned_image(state: &State) -> Option<String> {
-    let digest = state.job.shown_finish()?.result.image_digest.as_deref()?;
-    let definition = state.edited_definition()?;
-    crate::state::edit::pinned(definition.text("image")?, digest)
+pub fn pin(state: &State) -> Pin {
+    let pinned = || {
+        let result = &state.job.shown_finish()?.result;
+        let definition = state.edited_definition()?;
+        let name = crate::state::edit::pinned(definition.text("image")?, result.image_digest.as_deref()?)?;
+        Some(if result.image_is_local == Some(true) { Pin::Local } else { Pin::To(name) })
+    };
+    pinned().unwrap_or_default()
 }
 
 /// Whether there is a result that *Delete* would remove.

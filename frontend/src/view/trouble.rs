@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Tone;
 use super::failure::{FailureKind, failure};
 use crate::state::connection::Phase;
+use crate::state::consent::Asked;
 use crate::state::job_view::{Ending, ResultState};
 use crate::state::uploads::Upload;
 use crate::state::wanted::WantedError;
@@ -50,6 +51,7 @@ pub enum Offer {
 pub fn trouble(state: &State, now: Timestamp) -> Option<Trouble> {
     of_address(state)
         .or_else(|| of_inputs(state))
+        .or_else(|| of_consent(state))
         .or_else(|| of_queue(state, now))
         .or_else(|| of_run(state, now))
         .or_else(|| of_ending(state))
@@ -111,6 +113,34 @@ fn of_inputs(state: &State) -> Option<Trouble> {
         }),
         _ => None,
     }
+}
+
+/// Something would start by itself, and whoever wants that is not known here.
+fn of_consent(state: &State) -> Option<Trouble> {
+    let asked = state.awaits_consent().filter(|_| state.address.settings.autostart)?;
+    state.current()?;
+    if state.job.object().is_some() || state.is_submitting() {
+        return None;
+    }
+    let (who, remembered) = match &asked {
+        Asked::Site(origin) => {
+            (origin.as_str(), "Asked once for each site, and remembered where the browser lets this page.")
+        }
+        Asked::Somebody => (
+            "the page around this one",
+            "It has no name that could be remembered, so this is asked each time.",
+        ),
+    };
+    Some(Trouble {
+        tone: Tone::Warn,
+        title: format!("Let {who} run jobs on this computer?"),
+        why: "It wants its jobs to start by themselves, in containers on your own computer. Agree only if you know \
+              it. Run Job runs what is shown here once, and nothing else."
+            .into(),
+        note: remembered.into(),
+        offers: vec![Offer::Do("Let it run jobs", Intent::Consent), Offer::OpenJob("See the job")],
+        ..Trouble::default()
+    })
 }
 
 fn of_queue(state: &State, now: Timestamp) -> Option<Trouble> {

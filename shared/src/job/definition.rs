@@ -102,6 +102,9 @@ pub struct Control {
     pub priority: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rerun: Option<Rerun>,
+    /// Fields that an embedding page put in and that are not known here: sent on, and never read.
+    #[serde(skip_deserializing, flatten)]
+    pub others: Map<String, Value>,
 }
 
 impl Control {

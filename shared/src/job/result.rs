@@ -41,6 +41,9 @@ pub struct JobResult {
     /// Digest of the image that ran, `sha256:…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
+    /// The digest is the image's own id: it was made on the worker's machine, and no registry has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_is_local: Option<bool>,
     /// Such as `linux/amd64`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,

@@ -141,17 +141,23 @@ fn effective_queue(params: &HashParams) -> Option<(&'static str, &str)> {
     forced.or_else(|| named("queue"))
 }
 
+/// Fields of the parameter `control` that are read; the others go with each submission as they are.
+const KNOWN_CONTROL: [&str; 5] = ["namespace", "callbacks", "maxDuration", "priority", "rerun"];
+
 /// What could not be read, by parameter.
 type Unreadable = Option<(&'static str, BadValue)>;
 
 fn read_control(control: Option<Map<String, Value>>, max_duration: Option<&str>) -> (Control, Unreadable) {
     let mut unreadable = None;
+    let mut others = control.clone().unwrap_or_default();
+    others.retain(|name, _| !KNOWN_CONTROL.contains(&name.as_str()));
     let mut control = control.map_or_else(Control::default, |control| {
         serde_json::from_value(Value::Object(control)).unwrap_or_else(|error| {
             unreadable = Some(("control", BadValue::Shape(error.to_string())));
             Control::default()
         })
     });
+    control.others = others;
     control.namespace.get_or_insert_with(Namespace::default);
     if let Some(wish) = max_duration.filter(|text| !text.is_empty()) {
         match duration::parse_limit(wish) {
@@ -227,6 +233,17 @@ mod tests {
             let settings = read(&format!("?control={}", encode_json(&control)));
             assert_eq!(serde_json::to_value(&settings.control).unwrap(), json!({"namespace": "_"}));
         }
+    }
+
+    #[test]
+    fn what_an_embedding_page_put_into_control_is_sent_on() {
+        let given = json!({"namespace": "n", "priority": 3, "user": {"id": 7}, "outputs": "x"});
+        let settings = read(&format!("?control={}", encode_json(&given)));
+        let sent = json!({"namespace": "n", "priority": 3.0, "user": {"id": 7}, "outputs": "x"});
+        assert_eq!(serde_json::to_value(&settings.control).unwrap(), sent);
+        // A relay keeps only what it knows.
+        let kept: Control = serde_json::from_value(sent).unwrap();
+        assert_eq!(serde_json::to_value(&kept).unwrap(), json!({"namespace": "n", "priority": 3.0}));
     }
 
     #[test]

@@ -101,6 +101,9 @@ pub(crate) struct Image {
     pub(crate) reference: String,
     /// `sha256:…` of the manifest where known, else of the configuration.
     pub(crate) digest: Option<String>,
+    /// Whether it is only on this machine: no registry ever named it.
+    #[serde(default)]
+    pub(crate) is_local: bool,
     /// Such as `linux/amd64`.
     pub(crate) platform: Option<String>,
     /// Whether it says itself which program starts.

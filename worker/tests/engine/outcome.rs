@@ -28,6 +28,8 @@ async fn a_job_runs_and_its_output_comes_back() {
         assert!(phases.contains_key(phase), "{phases:?}");
     }
     assert!(result.image_digest.unwrap().starts_with("sha256:"));
+    // Imported here: no registry has it.
+    assert_eq!(result.image_is_local, Some(true));
     assert_eq!(result.platform.as_deref(), Some("linux/amd64"));
     assert_eq!(result.worker, Some(bench.worker_id.clone()));
     bench.clean().await;

@@ -176,3 +176,75 @@ fn the_result_files_absent_fields_are_undefined() {
     let OutputValue::Object(fields) = &posts[0][0].1 else { panic!("an object") };
     assert!(fields.iter().any(|(name, value)| *name == "statusCode" && value.is_none()));
 }
+
+/// A job that starts by itself, on the queue of the viewer's own computer.
+fn local(extra: &str) -> String {
+    let job =
+        dockframe_shared::metaframe::hash_params::encode_json(&json!({"image":"alpine","command":"ls"}));
+    format!("#?job={job}&queue=local&autostart=true{extra}")
+}
+
+#[test]
+fn a_foreign_site_runs_nothing_on_the_viewers_computer_before_it_is_let() {
+    let mut page = Page::new(true, &local(""));
+    page.open(HELLO);
+    page.host_answers_from("https://site.example", &[]);
+    page.relay_says(&Value::Null);
+    page.pass(1_000);
+    page.input("x", json!("1"));
+    page.pass(1_000);
+    page.close();
+    page.pass(20_000);
+    page.open(HELLO);
+    page.relay_says(&Value::Null);
+    page.send(Message::HashChanged { hash: local("&N=1") });
+    page.pass(1_000);
+    assert!(page.kinds().is_empty());
+    assert_eq!(job_button(&page.state), JobButton::Run);
+    page.user(Intent::Consent);
+    let remembered = page
+        .effects
+        .iter()
+        .any(|effect| matches!(effect, Effect::RememberConsent(sites) if *sites == ["https://site.example"]));
+    assert!(remembered);
+    page.pass(1_000);
+    assert_eq!(page.kinds(), ["Queued"]);
+    page.input("x", json!("2"));
+    page.pass(1_000);
+    assert_eq!(page.kinds(), ["Queued"]);
+}
+
+#[test]
+fn a_click_needs_no_consent_and_gives_none() {
+    let mut page = Page::new(true, &local(""));
+    page.open(HELLO);
+    page.host_answers_from("null", &[]);
+    page.user(Intent::Run);
+    assert_eq!(page.kinds(), ["Queued"]);
+    page.input("x", json!("1"));
+    page.pass(1_000);
+    assert!(page.kinds().is_empty());
+}
+
+#[test]
+fn pages_of_this_computer_and_queues_with_a_secret_name_ask_nobody() {
+    for (origin, hash) in [("http://localhost:3000", local("")), ("https://site.example", auto())] {
+        let mut page = Page::new(true, &hash);
+        page.open(HELLO);
+        page.host_answers_from(origin, &[]);
+        page.pass(1_000);
+        assert_eq!(page.kinds(), ["Queued"], "{origin}");
+    }
+    // Alone nobody is around the page.
+    let mut page = Page::watching(&local(""));
+    page.pass(1_000);
+    assert_eq!(page.kinds(), ["Queued"]);
+}
+
+#[test]
+fn a_silent_host_is_a_stranger() {
+    let mut page = Page::new(true, &local(""));
+    page.open(HELLO);
+    page.pass(11_000);
+    assert!(page.kinds().is_empty());
+}

@@ -35,7 +35,16 @@ struct Page {
 
 impl Page {
     fn new(is_embedded: bool, hash: &str) -> Self {
-        let place = Place { origin: "http://h".into(), short_id: None, nonce: "p".into() };
+        Self::at(None, is_embedded, hash)
+    }
+
+    /// At a short address, alone.
+    fn short(id: &str, hash: &str) -> Self {
+        Self::at(Some(id.to_owned()), false, hash)
+    }
+
+    fn at(short_id: Option<String>, is_embedded: bool, hash: &str) -> Self {
+        let place = Place { origin: "http://h".into(), short_id, nonce: "p".into() };
         let state = State::new(place, is_embedded);
         let mut page = Self {
             state,
@@ -160,8 +169,16 @@ impl Page {
     }
 
     fn host_answers(&mut self, inputs: &[(&str, Value)]) {
+        self.host_answers_from("http://localhost", inputs);
+    }
+
+    fn host_answers_from(&mut self, origin: &str, inputs: &[(&str, Value)]) {
         let inputs = inputs.iter().map(|(name, value)| ((*name).into(), PipeValue::Json(value.clone())));
-        self.send(Message::HostAnswered { inputs: inputs.collect(), stopped: Vec::new() });
+        self.send(Message::HostAnswered {
+            origin: origin.into(),
+            inputs: inputs.collect(),
+            stopped: Vec::new(),
+        });
     }
 
     fn input(&mut self, name: &str, value: Value) {

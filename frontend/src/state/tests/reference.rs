@@ -109,7 +109,7 @@ fn hear_host(page: &mut Page, message: &Value) {
     if message["method"] == "SetupIframeServerResponse" {
         let inputs = params["state"]["inputs"].as_object().cloned().unwrap_or_default();
         let inputs = inputs.iter().map(|(name, value)| (name.clone(), pipe(value))).collect();
-        page.send(Message::HostAnswered { inputs, stopped: Vec::new() });
+        page.send(Message::HostAnswered { origin: "http://localhost".into(), inputs, stopped: Vec::new() });
     } else {
         let inputs = params["inputs"].as_object().cloned().unwrap_or_default();
         let inputs = inputs.iter().map(|(name, value)| (name.clone(), Some(pipe(value))));

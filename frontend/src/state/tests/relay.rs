@@ -326,3 +326,29 @@ fn a_malformed_parameter_is_said_and_the_page_stays() {
     let trouble = crate::view::trouble::trouble(&page.state, Timestamp::from_millis(0)).expect("a screen");
     assert!(trouble.why.contains("job"));
 }
+
+#[test]
+fn what_an_old_relay_listed_before_the_host_answered_is_not_asked_for_again() {
+    let id = Page::watching(&auto()).id();
+    let mut page = Page::new(true, &hash(""));
+    let socket = page.state.connection.socket;
+    page.send(Message::SocketOpened { socket });
+    page.full_list(&json!({ id.as_str(): running(1) }));
+    page.host_answers(&[]);
+    assert_eq!(page.id(), id);
+    assert_eq!(job_button(&page.state), JobButton::Stop);
+}
+
+#[test]
+fn an_update_before_the_host_answered_counts_as_well() {
+    let id = Page::watching(&auto()).id();
+    let mut page = Page::new(true, &hash(""));
+    let socket = page.state.connection.socket;
+    page.send(Message::SocketOpened { socket });
+    page.full_list(&json!({ id.as_str(): queued() }));
+    let update = json!({"type":"JobStateUpdates","payload":{"state":{"jobs":{id.as_str():running(1)}},"isSubset":true}});
+    page.frame(&update.to_string());
+    page.host_answers(&[]);
+    let job = page.state.job.object().expect("known");
+    assert_eq!(job.state, dockframe_shared::job::StateName::Running);
+}

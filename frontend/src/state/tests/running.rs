@@ -289,3 +289,46 @@ fn what_the_embedding_page_adds_changes_no_job() {
     assert_eq!(Page::watching(&hash(added)).id(), plain);
     assert_ne!(Page::watching(&hash("&OTHER=1")).id(), plain);
 }
+
+#[test]
+fn a_short_addresss_files_are_edited_into_the_hash_all_together() {
+    let definition = json!({"image":"alpine","configFiles":{
+        "a.sh":{"type":"utf8","value":"echo a"},
+        "b.sh":{"type":"url","value":"http://h/f/b"},
+    }});
+    let mut page = Page::short("52f4", "#?queue=q1");
+    let definition = serde_json::from_value(definition).unwrap();
+    page.send(Message::ShortLoaded(Ok(Some(definition))));
+    let asked = page.effects.iter().any(|effect| matches!(effect, Effect::FetchShortFiles(_)));
+    assert!(asked && page.state.files().is_none());
+    let texts = json!({"a.sh":"echo a","b.sh":"echo b"});
+    page.send(Message::ShortFilesLoaded(texts.as_object().unwrap().clone()));
+    assert_eq!(page.state.file_names(), ["a.sh", "b.sh"]);
+    let before = page.id();
+    // Saving what nobody changed writes nothing.
+    page.user(Intent::Save);
+    assert_eq!(page.hash, "#?queue=q1");
+    page.user(Intent::Draft { file: "b.sh".into(), text: "echo c".into() });
+    page.user(Intent::Save);
+    let edited = encode_json(&json!({"a.sh":"echo a","b.sh":"echo c"}));
+    assert!(page.hash.contains(&edited), "{}", page.hash);
+    assert_ne!(page.id(), before);
+    assert!(page.state.drafts.is_empty());
+}
+
+#[test]
+fn an_image_that_no_registry_has_is_not_pinned() {
+    use crate::view::header::{Pin, pin};
+    let mut page = Page::watching(&auto());
+    page.pass(100);
+    for (is_local, expected) in [(Value::Null, Pin::To("alpine@sha256:ab".into())), (json!(true), Pin::Local)]
+    {
+        let time = if is_local.is_null() { 3 } else { 4 };
+        page.relay_says(&finished(time));
+        let mut result = one_output();
+        result["imageDigest"] = json!("sha256:ab");
+        result["imageIsLocal"] = is_local;
+        page.result_comes(time, &result);
+        assert_eq!(pin(&page.state), expected);
+    }
+}

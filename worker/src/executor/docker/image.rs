@@ -338,6 +338,7 @@ fn describe(reference: &str, image: &ImageInspect) -> Image {
     Image {
         reference: reference.to_owned(),
         digest: manifest.map(|(_, digest)| digest.to_owned()).or_else(|| image.id.clone()),
+        is_local: manifest.is_none(),
         platform,
         has_entrypoint: image
             .config
