@@ -18,6 +18,8 @@ use crate::queue::outbox::{Closing, Outbox, Parcel};
 /// Shorter than the 10 s within which old peers want a list.
 const ASK: Duration = Duration::from_secs(9);
 const GONE_MS: i64 = 30_000;
+/// How long the words of parting may take.
+const PARTING: Duration = Duration::from_secs(1);
 /// A peer that takes longer for one frame does not read.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 const CLOSE_SLOW: u16 = 1008;
@@ -58,19 +60,24 @@ pub(super) struct Connection<'a, P> {
 impl<P: Peer> Connection<'_, P> {
     pub(super) async fn run(&self, socket: WebSocket) -> Ended {
         self.alive();
-        let (sink, stream) = socket.split();
+        let (mut sink, mut stream) = socket.split();
         // Dropping the loser is safe: the socket is over for both.
-        tokio::select! {
-            ended = self.read(stream) => ended,
-            ended = self.write(sink) => ended,
-        }
+        let ended = tokio::select! {
+            ended = self.read(&mut stream) => ended,
+            ended = self.write(&mut sink) => ended,
+        };
+        // A close is answered, or its answer waited for, but not for long: a connection that is dropped with words on
+        // their way is broken for the peer, whatever was said before.
+        let parted = async { while let Some(Ok(_)) = stream.next().await {} };
+        let _ = tokio::time::timeout(PARTING, parted).await;
+        ended
     }
 
     fn alive(&self) {
         self.last_frame.store(self.clock.now().as_millis(), Ordering::Relaxed);
     }
 
-    async fn read(&self, mut stream: SplitStream<WebSocket>) -> Ended {
+    async fn read(&self, stream: &mut SplitStream<WebSocket>) -> Ended {
         while let Some(Ok(message)) = stream.next().await {
             self.alive();
             match message {
@@ -85,7 +92,7 @@ impl<P: Peer> Connection<'_, P> {
         Ended::Lost
     }
 
-    async fn write(&self, mut sink: SplitSink<WebSocket, Message>) -> Ended {
+    async fn write(&self, sink: &mut SplitSink<WebSocket, Message>) -> Ended {
         let mut ask = tokio::time::interval_at(tokio::time::Instant::now() + ASK, ASK);
         loop {
             let parcel = tokio::select! {
@@ -93,17 +100,17 @@ impl<P: Peer> Connection<'_, P> {
                 _ = ask.tick() => {
                     let silent = self.clock.now().as_millis() - self.last_frame.load(Ordering::Relaxed);
                     if silent >= GONE_MS {
-                        close(&mut sink, Closing::Silent).await;
+                        close(sink, Closing::Silent).await;
                         return Ended::Lost;
                     }
                     self.peer.tick();
-                    if silent >= 8_000 && !send(&mut sink, Message::Ping(bytes::Bytes::new())).await {
+                    if silent >= 8_000 && !send(sink, Message::Ping(bytes::Bytes::new())).await {
                         return Ended::Lost;
                     }
                     continue;
                 }
                 () = self.stop.cancelled() => {
-                    close(&mut sink, Closing::Restart).await;
+                    close(sink, Closing::Restart).await;
                     return Ended::ByRelay;
                 }
             };
@@ -111,12 +118,12 @@ impl<P: Peer> Connection<'_, P> {
             let mut parcel = parcel;
             let words = std::mem::take(&mut parcel.words);
             for text in Box::pin(self.peer.frames(parcel)).await.into_iter().chain(words) {
-                if !send(&mut sink, Message::Text(text.into())).await {
+                if !send(sink, Message::Text(text.into())).await {
                     return Ended::Lost;
                 }
             }
             if let Some(closing) = closing {
-                close(&mut sink, closing).await;
+                close(sink, closing).await;
                 return if closing == Closing::Slow { Ended::Lost } else { Ended::ByRelay };
             }
         }

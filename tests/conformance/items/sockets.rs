@@ -15,6 +15,12 @@ pub(super) fn items() -> Vec<Item> {
     vec![
         item!("7.29", Compat, "Sockets open with and without /q, and a bad path never stays open.", paths),
         item!(
+            "7.29b",
+            Compat,
+            "A socket that its peer closes is closed in return, with the same code.",
+            closed_in_return
+        ),
+        item!(
             "7.31",
             Compat,
             "PING is answered, to a worker with its id, and nothing but JSON comes unasked.",
@@ -69,6 +75,17 @@ async fn paths(t: Test) -> anyhow::Result<()> {
                 same(&format!("messages on {path}"), &socket.payloads(0, "JobStates"), &vec![])?;
             }
         }
+    }
+    Ok(())
+}
+
+async fn closed_in_return(t: Test) -> anyhow::Result<()> {
+    let queue = t.queue();
+    for role in ["client", "worker"] {
+        let socket = t.socket(&format!("/q/{queue}/{role}")).await?;
+        socket.message(0, "JobStates").await?;
+        socket.close(1000).await?;
+        same(&format!("code of the {role}'s close"), &socket.closed(SOON).await?, &Some(1000))?;
     }
     Ok(())
 }
