@@ -13,6 +13,7 @@ pub mod fuzzing;
 pub mod ids;
 pub mod javascript;
 pub mod job;
+mod lenient;
 pub mod metaframe;
 pub mod net;
 pub mod number;

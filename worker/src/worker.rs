@@ -188,6 +188,7 @@ impl Worker {
             executor: Some("docker".to_owned()),
             instance: Some(instance.clone()),
             leases: Some(Vec::new()),
+            others: serde_json::Map::new(),
         };
         info!(
             "worker {} at {}, {} queue(s), {} job(s) at once, {} GPU(s)",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ids::{JobId, Namespace};
+use crate::lenient::other_is_missing;
 use crate::number::Amount;
 use crate::time::Timestamp;
 
@@ -80,7 +81,8 @@ pub struct Enqueued {
     pub definition: Option<Definition>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Anything but a boolean counts as missing, as over HTTP.
+    #[serde(default, deserialize_with = "other_is_missing", skip_serializing_if = "Option::is_none")]
     pub debug: Option<bool>,
 }
 

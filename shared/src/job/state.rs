@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::{Namespace, NamespaceSelector};
+use crate::lenient::null_is_missing;
 use crate::time::Timestamp;
 
 /// The four states that the wire knows.
@@ -86,6 +87,8 @@ pub struct Finished {
     #[serde(rename = "type", default = "finished_tag")]
     pub tag: FinishedTag,
     pub reason: FinishReason,
+    /// By the sender's clock; some leave it out where nobody reads it.
+    #[serde(default, deserialize_with = "null_is_missing")]
     pub time: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,

@@ -3,10 +3,12 @@
 use serde::de::Error as _;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::ids::{JobId, WorkerId};
 use crate::job::{Enqueued, Finished, StateName};
+use crate::lenient::null_is_missing;
 use crate::time::Timestamp;
 
 /// `{job, tag, state, value}`: somebody wants `job` to be in another state.
@@ -46,7 +48,7 @@ struct QueuedValue {
     #[serde(rename = "type", default)]
     tag: QueuedTag,
     /// Nobody reads it, and some senders leave it out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_missing")]
     time: Timestamp,
     enqueued: Box<Enqueued>,
 }
@@ -102,7 +104,7 @@ impl<'de> Deserialize<'de> for StateChange {
         struct Fields {
             job: JobId,
             #[serde(default)]
-            tag: Option<String>,
+            tag: Option<Value>,
             state: StateName,
             #[serde(default)]
             value: Option<Box<RawValue>>,
@@ -133,6 +135,8 @@ impl<'de> Deserialize<'de> for StateChange {
             StateName::Finished => Change::Finished(read(value)?),
             StateName::Removed => Change::Removed,
         };
-        Ok(Self { job: fields.job, tag: fields.tag.unwrap_or_default(), change, reference: fields.reference })
+        // Nobody reads it: whatever it is, the change is the same.
+        let tag = fields.tag.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(Self { job: fields.job, tag, change, reference: fields.reference })
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{BadFrame, Envelope, StateChange};
 use crate::ids::{InstanceId, JobId, LeaseId, WorkerId};
 use crate::job::LogLine;
+use crate::lenient::null_is_missing;
 use crate::number::Amount;
 use crate::time::Timestamp;
 
@@ -69,15 +70,16 @@ impl WorkerMessage {
 #[serde(rename_all = "camelCase")]
 pub struct Registration {
     pub id: WorkerId,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_missing")]
     pub version: String,
     /// Number of jobs at once.
+    #[serde(default, deserialize_with = "null_is_missing")]
     pub cpus: Amount,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_missing")]
     pub gpus: Amount,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_missing")]
     pub time: Timestamp,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_missing")]
     pub max_job_duration: String,
     /// Missing: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +94,9 @@ pub struct Registration {
     pub instance: Option<InstanceId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leases: Option<Vec<Lease>>,
+    /// What another kind of worker tells besides: passed on as it came.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
 }
 
 /// A lease that a worker holds, with how far its run has come.

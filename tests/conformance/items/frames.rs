@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::check::{LIST_PERIOD, same, same_json, that};
 use crate::peers::client::Client;
 use crate::peers::socket::Socket;
-use crate::peers::worker::{Worker, running, running_at};
+use crate::peers::worker::{Worker, registration, running, running_at};
 use crate::registry::{Item, item};
 use crate::test::Test;
 
@@ -24,6 +24,7 @@ pub(super) fn items() -> Vec<Item> {
             "Workers is sent when a worker comes and goes, and its jobs are queued again.",
             workers
         ),
+        item!("7.43b", Compat, "A registration is listed with all that it holds.", whole_registration),
         item!(
             "10.2b",
             Compat,
@@ -80,6 +81,20 @@ async fn lines(t: Test) -> anyhow::Result<()> {
 
 fn names(payload: &Value) -> Vec<&str> {
     payload["workers"].as_array().into_iter().flatten().filter_map(|one| one["id"].as_str()).collect()
+}
+
+async fn whole_registration(t: Test) -> anyhow::Result<()> {
+    let queue = t.queue();
+    let client = Client::join(&t, &queue).await?;
+    let worker = t.socket(&format!("/q/{queue}/worker")).await?;
+    let mut sent = registration(&Test::nonce());
+    sent["payload"]["maker"] = json!({ "name": "another", "since": [1.5, null] });
+    worker.send(&sent).await?;
+    let listed = client
+        .message_that(0, "Workers", "Workers with the new one", |list| !names(list).is_empty())
+        .await?["workers"][0]
+        .take();
+    same_json("the registration", &listed, &sent["payload"])
 }
 
 async fn workers(t: Test) -> anyhow::Result<()> {
