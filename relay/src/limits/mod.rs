@@ -46,6 +46,8 @@ pub(crate) const MAX_DEFINITION_BYTES: usize = 32 << 20;
 pub(crate) const MAX_BLOB_BYTES: u64 = 16 << 30;
 /// Longest `LeaseFinish` frame.
 pub(crate) const MAX_FINISH_BYTES: usize = 4 << 20;
+/// Longest registration of a worker: everybody of its queue is told of it.
+pub(crate) const MAX_REGISTRATION_BYTES: usize = 1 << 20;
 /// Jobs that one socket may watch.
 pub(crate) const MAX_WATCHED: usize = 256;
 /// Longest frame that a watching client may send, and the longest that it is sent.

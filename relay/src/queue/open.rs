@@ -80,6 +80,8 @@ pub(crate) struct LeaseSocket {
 pub(crate) struct OldSocket {
     pub outbox: Arc<Outbox>,
     pub registration: Option<Registration>,
+    /// When that came, by the relay's clock: of several sockets with one id the newest registration stands.
+    pub registered: Timestamp,
     /// The newest session that this worker had on a socket of this relay, however many it has.
     pub session: u64,
 }
@@ -313,8 +315,7 @@ impl OpenQueue {
     pub(crate) fn registrations_here(&self) -> Vec<Registration> {
         let sockets = self.sockets();
         let leases = sockets.lease_workers.values().map(|socket| &socket.registration);
-        let old = sockets.old_workers.values().filter_map(|socket| socket.registration.as_ref());
-        shown(leases.chain(old))
+        shown(leases.chain(sockets.old_registrations()))
     }
 
     /// Of those who are connected to other relays, by these.
@@ -389,6 +390,13 @@ impl Sockets {
 
     pub(crate) fn client_count(&self) -> usize {
         self.watch_clients.len() + self.old_clients.len()
+    }
+
+    /// Those of workers of the old way, the newest first.
+    pub(crate) fn old_registrations(&self) -> impl Iterator<Item = &Registration> {
+        let mut old: Vec<_> = self.old_workers.iter().collect();
+        old.sort_unstable_by_key(|(id, socket)| std::cmp::Reverse((socket.registered, **id)));
+        old.into_iter().filter_map(|(_, socket)| socket.registration.as_ref())
     }
 
     pub(crate) fn old_worker_count(&self) -> usize {

@@ -4,11 +4,12 @@
 //! derived again is only marked (this job changed, it has new lines) and made when the socket can take it, from
 //! what is true by then; messages that count are queued, and a peer that lets too many pile up is closed.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dockframe_shared::JobId;
-use dockframe_shared::protocol::RelayMessage;
+use dockframe_shared::job::JobObject;
+use dockframe_shared::protocol::{RelayMessage, WatchedJobs};
 use tokio::sync::Notify;
 
 /// Messages that may wait for one socket.
@@ -39,6 +40,10 @@ pub(crate) struct Parcel {
     pub messages: VecDeque<String>,
     /// Jobs that changed since the last parcel.
     pub jobs: BTreeSet<JobId>,
+    /// Jobs that an old client asked for: each question has its answer.
+    pub asked: Vec<JobId>,
+    /// What `messages` tell of jobs whose lines they hold.
+    pub told: BTreeMap<JobId, JobObject>,
     /// Jobs with new log lines.
     pub lines: BTreeSet<JobId>,
     /// The newest of each kind only.
@@ -46,6 +51,8 @@ pub(crate) struct Parcel {
     pub workers: Option<String>,
     /// An old peer wants the whole list.
     pub full_list: bool,
+    /// It asked for it, and waits.
+    pub asked_list: bool,
     /// Answers to words. They go last, so that a peer that hears one has heard all that was before it.
     pub words: Vec<String>,
     pub closing: Option<Closing>,
@@ -55,10 +62,12 @@ impl Parcel {
     fn is_empty(&self) -> bool {
         self.messages.is_empty()
             && self.jobs.is_empty()
+            && self.asked.is_empty()
             && self.lines.is_empty()
             && self.summary.is_none()
             && self.workers.is_none()
             && !self.full_list
+            && !self.asked_list
             && self.words.is_empty()
             && self.closing.is_none()
     }
@@ -101,15 +110,27 @@ impl Outbox {
         self.ready.notify_one();
     }
 
-    /// Queues a message that may be left out when much is waiting.
-    pub(crate) fn push_if_room(&self, text: &str) {
-        let has_room = {
+    /// Queues lines of a job, which may be left out when much is waiting. A job whose change is not told yet is told
+    /// first, as it is now: old pages drop the lines of a job that they do not know to run, and by the time this is
+    /// sent it may have ended.
+    pub(crate) fn push_lines(&self, job: &JobId, lines: &str, now: impl FnOnce() -> Option<JobObject>) {
+        let (has_room, is_untold) = {
             let guard = self.lock();
-            guard.0.messages.len() < MAX_MESSAGES / 2 && guard.1 + text.len() < MAX_BYTES / 8
+            let (parcel, bytes) = &*guard;
+            let has_room = parcel.messages.len() < MAX_MESSAGES / 2 && bytes + lines.len() < MAX_BYTES / 8;
+            (has_room, parcel.jobs.contains(job) && !parcel.told.contains_key(job))
         };
-        if has_room {
-            self.push_text(text.to_owned());
+        if !has_room {
+            return;
         }
+        if is_untold && let Some(object) = now() {
+            let jobs = BTreeMap::from([(job.clone(), Some(object.clone()))]);
+            self.push(&RelayMessage::JobStateUpdates(WatchedJobs::new(jobs)));
+            self.add(|parcel| {
+                parcel.told.insert(job.clone(), object);
+            });
+        }
+        self.push_text(lines.to_owned());
     }
 
     pub(crate) fn job_changed(&self, job: &JobId) {
@@ -146,6 +167,23 @@ impl Outbox {
         self.add(|parcel| parcel.full_list = true);
     }
 
+    /// The peer asked for the whole list.
+    pub(crate) fn asked_for_list(&self) {
+        self.add(|parcel| parcel.asked_list = true);
+    }
+
+    /// The peer asked for a job.
+    pub(crate) fn asked_for(&self, job: JobId) {
+        self.add(|parcel| {
+            if parcel.asked.len() >= MAX_MESSAGES {
+                parcel.asked.clear();
+                parcel.closing = Some(Closing::Slow);
+            } else if parcel.closing.is_none() {
+                parcel.asked.push(job);
+            }
+        });
+    }
+
     pub(crate) fn close(&self, closing: Closing) {
         self.add(|parcel| parcel.closing = parcel.closing.or(Some(closing)));
     }
@@ -178,5 +216,53 @@ pub(crate) fn text(message: &RelayMessage) -> String {
             tracing::error!(%error, "a message cannot be written");
             String::new()
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dockframe_shared::job::StateName;
+
+    use super::*;
+
+    fn object(state: StateName) -> JobObject {
+        let text = serde_json::json!({ "queuedTime": 1, "state": state, "time": 1 });
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_is_told_before_its_lines_once() {
+        let outbox = Outbox::default();
+        let job = JobId::new("j").unwrap();
+        outbox.push_lines(&job, "known to run", || unreachable!("its change is told already"));
+        outbox.job_changed(&job);
+        for line in ["first", "second"] {
+            outbox.push_lines(&job, line, || Some(object(StateName::Running)));
+        }
+        let parcel = outbox.take().await;
+        let kinds: Vec<bool> = parcel.messages.iter().map(|text| text.contains("Running")).collect();
+        assert_eq!(kinds, [false, true, false, false], "{:?}", parcel.messages);
+        // What became of it meanwhile is still to be told.
+        assert!(parcel.jobs.contains(&job));
+        assert_eq!(parcel.told.get(&job).map(|told| told.state), Some(StateName::Running));
+        outbox.job_changed(&job);
+        outbox.push_lines(&job, "of the next parcel", || Some(object(StateName::Running)));
+        assert_eq!(outbox.take().await.messages.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn each_question_has_its_answer_and_too_many_end_the_socket() {
+        let outbox = Outbox::default();
+        let job = JobId::new("j").unwrap();
+        outbox.asked_for(job.clone());
+        outbox.asked_for(job.clone());
+        outbox.asked_for_list();
+        let parcel = outbox.take().await;
+        assert_eq!((parcel.asked.len(), parcel.asked_list, parcel.closing), (2, true, None));
+        for _ in 0..=MAX_MESSAGES {
+            outbox.asked_for(job.clone());
+        }
+        let parcel = outbox.take().await;
+        assert_eq!((parcel.asked.len(), parcel.closing), (0, Some(Closing::Slow)));
     }
 }

@@ -13,7 +13,6 @@ use dockframe_shared::{InstanceId, LeaseId, QueueKey, WorkerId};
 use super::connection::{Connection, Ended, Peer};
 use crate::error::chain;
 use crate::limits::MAX_FINISH_BYTES;
-use crate::metrics::Refused;
 use crate::queue::open::OpenQueue;
 use crate::queue::outbox::{Closing, Outbox, Parcel};
 use crate::queue::service::{self, Finishing, Registered, Service, WorkerSocket};
@@ -60,15 +59,8 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
 
 impl Peer for LeaseWorker {
     async fn frame(&self, text: &str) {
-        let outcome = match WorkerMessage::read(text) {
-            Ok(message) => self.message(message, text.len()).await,
-            Err(error) => {
-                self.service.metrics.refused(Refused::Frame);
-                tracing::debug!(%error, "a frame was dropped");
-                Ok(())
-            }
-        };
-        if let Err(error) = outcome {
+        let Some(message) = super::read_worker(&self.service, text) else { return };
+        if let Err(error) = self.message(message, text.len()).await {
             // No answer: the worker says it again when it registers, or after its reconnect.
             tracing::error!(error = chain(&error), "a worker's message could not be dealt with");
         }

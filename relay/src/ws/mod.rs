@@ -14,13 +14,13 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts as _, Request};
 use axum::response::{IntoResponse as _, Response};
 use dockframe_shared::QueueKey;
-use dockframe_shared::protocol::{LEASE_PROTOCOL, PROTOCOL_HEADER, WATCH_PROTOCOL};
+use dockframe_shared::protocol::{LEASE_PROTOCOL, PROTOCOL_HEADER, WATCH_PROTOCOL, WorkerMessage};
 use http::{HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use crate::error::{ApiError, chain};
 use crate::http::{App, origin};
-use crate::limits::{LATER_S, MAX_BODY_BYTES, MAX_CLIENT_FRAME_BYTES};
+use crate::limits::{LATER_S, MAX_BODY_BYTES, MAX_CLIENT_FRAME_BYTES, MAX_REGISTRATION_BYTES};
 use crate::metrics::{Peer, Refused};
 use crate::queue::open::OpenQueue;
 use crate::queue::service::Service;
@@ -110,6 +110,23 @@ pub(crate) async fn upgrade(app: Arc<App>, request: Request) -> Response {
         response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(LEASE_PROTOCOL));
     }
     response
+}
+
+/// What a worker said; a frame that says nothing, or too much, is dropped and counted.
+fn read_worker(service: &Service, text: &str) -> Option<WorkerMessage> {
+    match WorkerMessage::read(text) {
+        Ok(WorkerMessage::Registration(_)) if text.len() > MAX_REGISTRATION_BYTES => {
+            service.metrics.refused(Refused::Frame);
+            tracing::debug!(bytes = text.len(), "a registration was dropped: it is too long");
+            None
+        }
+        Ok(message) => Some(message),
+        Err(error) => {
+            service.metrics.refused(Refused::Frame);
+            tracing::debug!(%error, "a frame was dropped");
+            None
+        }
+    }
 }
 
 /// The queue of a socket; `None`: the socket is dropped, and its peer tries again.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::ws::WebSocket;
 use dockframe_shared::job::StateName;
-use dockframe_shared::protocol::{Change, ClientMessage, Jobs, RelayMessage, WatchedJobs};
+use dockframe_shared::protocol::{ClientMessage, Jobs, RelayMessage, WatchedJobs};
 use dockframe_shared::{JobId, QueueKey};
 
 use super::changes::Changes;
@@ -68,15 +68,13 @@ impl Peer for OldClient {
         match ClientMessage::read(text) {
             Ok(ClientMessage::Ping) => self.outbox.answer(&RelayMessage::Pong(None)),
             Ok(ClientMessage::StateChange(change)) => {
-                let submitted = matches!(change.change, Change::Queued { .. }).then(|| change.job.clone());
-                // No answer in the old way: what became of it shows in what is told of the job. A submission is
-                // answered by that also where it changed nothing (`relay-protocol` 3.9).
-                if let (Ok(_), Some(job)) = (self.changes.make(change).await, submitted) {
-                    self.outbox.job_changed(&job);
-                }
+                // No answer in the old way: what became of it shows in what is told of the job.
+                drop(self.changes.make(change).await);
             }
-            Ok(ClientMessage::QueryJob { job_id }) => self.tell(job_id).await,
-            Ok(ClientMessage::QueryJobStates) => self.outbox.push_text(self.list()),
+            // Answered when the socket can take it, from what is true by then: an answer made now could go out behind
+            // a later state.
+            Ok(ClientMessage::QueryJob { job_id }) => self.outbox.asked_for(job_id),
+            Ok(ClientMessage::QueryJobStates) => self.outbox.asked_for_list(),
             Ok(ClientMessage::Watch(_)) => {}
             Err(error) => {
                 self.service.metrics.refused(Refused::Frame);
@@ -91,7 +89,9 @@ impl Peer for OldClient {
         let mut going = BTreeMap::new();
         let mut ended = BTreeMap::new();
         for job in parcel.jobs {
-            if let Some(object) = self.service.listed(&self.queue, &job) {
+            if let Some(object) = self.service.listed(&self.queue, &job)
+                && parcel.told.get(&job) != Some(&object)
+            {
                 let is_end = object.state == StateName::Finished;
                 if is_end { &mut ended } else { &mut going }.insert(job, Some(object));
             }
@@ -104,7 +104,10 @@ impl Peer for OldClient {
         if !ended.is_empty() {
             frames.push(text(&RelayMessage::JobStateUpdates(WatchedJobs::new(ended))));
         }
-        if parcel.full_list && self.lists.may_go(&self.service, &self.outbox) {
+        for job in parcel.asked {
+            frames.extend(self.answer(job).await);
+        }
+        if parcel.asked_list || parcel.full_list && self.lists.may_go(&self.service, &self.outbox) {
             frames.push(self.list());
         }
         frames
@@ -130,7 +133,7 @@ impl OldClient {
         text(&RelayMessage::JobStates(Jobs::all(jobs)))
     }
 
-    async fn tell(&self, job: JobId) {
+    async fn answer(&self, job: JobId) -> Option<String> {
         {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             if asked.len() >= MAX_ASKED {
@@ -141,9 +144,12 @@ impl OldClient {
         match self.service.found(&self.queue, &job).await {
             Ok(found) => {
                 let jobs = found.into_iter().map(|object| (job.clone(), Some(object))).collect();
-                self.outbox.push(&RelayMessage::JobStateUpdates(WatchedJobs::new(jobs)));
+                Some(text(&RelayMessage::JobStateUpdates(WatchedJobs::new(jobs))))
             }
-            Err(error) => tracing::error!(error = chain(&error), "a job could not be told"),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "a job could not be told");
+                None
+            }
         }
     }
 }

@@ -19,7 +19,6 @@ use super::connection::{Connection, Peer};
 use super::lists::Lists;
 use crate::error::chain;
 use crate::limits::MAX_LISTED;
-use crate::metrics::Refused;
 use crate::queue::command::{Command, Reply};
 use crate::queue::open::{OldSocket, OpenQueue, SocketId};
 use crate::queue::outbox::{Closing, Outbox, Parcel, text};
@@ -28,8 +27,9 @@ use crate::queue::service::{self, Finishing, Scope, Service};
 
 /// How long frames wait for the registration they need.
 const HELD_MS: i64 = 5_000;
-/// How many of them.
+/// How many of them, and of how many bytes together.
 const MAX_HELD: usize = 10_000;
+const MAX_HELD_BYTES: usize = 128 << 20;
 /// Definitions asked for at once.
 const MAX_DEFINITIONS: usize = 1_000;
 
@@ -40,8 +40,36 @@ struct OldWorker {
     outbox: Arc<Outbox>,
     last_frame: Arc<AtomicI64>,
     name: Mutex<Option<WorkerId>>,
-    held: Mutex<VecDeque<(Timestamp, WorkerMessage, Option<Value>)>>,
+    held: Mutex<Held>,
     lists: Lists,
+}
+
+/// What came before the registration.
+#[derive(Default)]
+struct Held {
+    frames: VecDeque<HeldFrame>,
+    bytes: usize,
+}
+
+struct HeldFrame {
+    came: Timestamp,
+    bytes: usize,
+    message: WorkerMessage,
+    result: Option<Value>,
+}
+
+impl Held {
+    /// Keeps it as long as there is room; what waited too long makes some.
+    fn keep(&mut self, frame: HeldFrame) {
+        while let Some(old) = self.frames.front().filter(|old| frame.came.since(old.came) > HELD_MS) {
+            self.bytes -= old.bytes;
+            self.frames.pop_front();
+        }
+        if self.frames.len() < MAX_HELD && self.bytes + frame.bytes <= MAX_HELD_BYTES {
+            self.bytes += frame.bytes;
+            self.frames.push_back(frame);
+        }
+    }
 }
 
 pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocket) {
@@ -50,9 +78,13 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
     let id = {
         let mut sockets = queue.sockets();
         let id = sockets.new_id();
-        sockets
-            .old_workers
-            .insert(id, OldSocket { outbox: Arc::clone(&outbox), registration: None, session: 0 });
+        let socket = OldSocket {
+            outbox: Arc::clone(&outbox),
+            registration: None,
+            registered: Timestamp::default(),
+            session: 0,
+        };
+        sockets.old_workers.insert(id, socket);
         id
     };
     outbox.full_list();
@@ -82,21 +114,14 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
 
 impl Peer for OldWorker {
     async fn frame(&self, text: &str) {
-        match WorkerMessage::read(text) {
-            Ok(message) => {
-                let result = result_of(&message, text);
-                let registers = matches!(message, WorkerMessage::Registration(_));
-                if let Err(error) = self.message(message, result).await {
-                    tracing::error!(error = chain(&error), "a worker's message could not be dealt with");
-                    if registers && self.name().is_none() {
-                        // It registers once and would hear nothing for ever: a new socket begins anew.
-                        self.outbox.close(Closing::TryAgain);
-                    }
-                }
-            }
-            Err(error) => {
-                self.service.metrics.refused(Refused::Frame);
-                tracing::debug!(%error, "a frame was dropped");
+        let Some(message) = super::read_worker(&self.service, text) else { return };
+        let result = result_of(&message, text);
+        let registers = matches!(message, WorkerMessage::Registration(_));
+        if let Err(error) = self.message(message, result, text.len()).await {
+            tracing::error!(error = chain(&error), "a worker's message could not be dealt with");
+            if registers && self.name().is_none() {
+                // It registers once and would hear nothing for ever: a new socket begins anew.
+                self.outbox.close(Closing::TryAgain);
             }
         }
     }
@@ -169,7 +194,12 @@ impl OldWorker {
         text(&RelayMessage::JobStates(Jobs::all(jobs)))
     }
 
-    async fn message(&self, message: WorkerMessage, result: Option<Value>) -> Result<(), service::Error> {
+    async fn message(
+        &self,
+        message: WorkerMessage,
+        result: Option<Value>,
+        bytes: usize,
+    ) -> Result<(), service::Error> {
         let name = self.name();
         match (message, name) {
             (WorkerMessage::Ping, name) => {
@@ -182,10 +212,8 @@ impl OldWorker {
             (WorkerMessage::StateChange(change), Some(worker)) => self.change(&worker, change, result).await,
             (WorkerMessage::Logs(logs), Some(worker)) => self.lines(&worker, logs).await,
             (message @ (WorkerMessage::StateChange(_) | WorkerMessage::Logs(_)), None) => {
-                let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-                if held.len() < MAX_HELD {
-                    held.push_back((self.service.now(), message, result));
-                }
+                let frame = HeldFrame { came: self.service.now(), bytes, message, result };
+                self.held.lock().unwrap_or_else(PoisonError::into_inner).keep(frame);
                 Ok(())
             }
             // Answers from registrations and records need no status of a worker's own; leases are another way.
@@ -212,8 +240,8 @@ impl OldWorker {
             return Ok(());
         }
         let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
-        for (at, message, result) in held {
-            if self.service.now().since(at) > HELD_MS {
+        for HeldFrame { came, message, result, .. } in held.frames {
+            if self.service.now().since(came) > HELD_MS {
                 continue;
             }
             let done = match message {
@@ -289,5 +317,28 @@ impl OldWorker {
     async fn lines(&self, worker: &WorkerId, logs: Logs) -> Result<(), service::Error> {
         let Logs { job_id, step, logs, .. } = logs;
         self.service.claim_lines(&self.queue, worker, &job_id, &step, logs).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(came: i64, bytes: usize) -> HeldFrame {
+        HeldFrame { came: Timestamp::from_millis(came), bytes, message: WorkerMessage::Ping, result: None }
+    }
+
+    #[test]
+    fn what_waits_for_a_registration_is_bounded_in_time_number_and_bytes() {
+        let mut held = Held::default();
+        held.keep(frame(0, MAX_HELD_BYTES - 1));
+        held.keep(frame(1, 2));
+        assert_eq!((held.frames.len(), held.bytes), (1, MAX_HELD_BYTES - 1));
+        held.keep(frame(HELD_MS + 1, 2));
+        assert_eq!((held.frames.len(), held.bytes), (1, 2));
+        for _ in 0..=MAX_HELD {
+            held.keep(frame(HELD_MS + 2, 0));
+        }
+        assert_eq!(held.frames.len(), MAX_HELD);
     }
 }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::check::{LIST_PERIOD, SOON, same, same_json, that};
 use crate::peers::client::Client;
-use crate::peers::socket::Socket;
-use crate::peers::worker::{Worker, result, running};
+use crate::peers::socket::{Frame, Socket};
+use crate::peers::worker::{Worker, finished, registration, result, running};
 use crate::registry::{Item, item};
 use crate::test::Test;
 use dockframe_tests::wait;
@@ -33,6 +33,12 @@ pub(super) fn items() -> Vec<Item> {
             reaches_all
         ),
         item!(
+            "7.36b",
+            Compat,
+            "A job that is submitted again is told to everybody again, though nothing changed.",
+            told_again
+        ),
+        item!(
             "7.37",
             Compat,
             "Full lists come at least every ten seconds, of an empty queue too.",
@@ -40,6 +46,12 @@ pub(super) fn items() -> Vec<Item> {
         )
         .long(),
         item!("7.38", Compat, "Each state is shown in order, Running before the first line.", in_order),
+        item!(
+            "7.38b",
+            Dockframe,
+            "A claim, a line and a result that come in one breath are told in this order.",
+            in_one_breath
+        ),
         item!("7.38", Dockframe, "A line sent right after the claim is not lost.", line_after_claim),
         item!(
             "7.39",
@@ -190,6 +202,31 @@ async fn regular_lists(t: Test) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn told_again(t: Test) -> anyhow::Result<()> {
+    // Of one instance: nothing is written, so there is no news for another.
+    let (address, queue) = (t.address().to_owned(), t.queue());
+    let http = t.http_at(&address);
+    let client = Socket::open(&address, &format!("/q/{queue}/client"), &[]).await?;
+    let worker = Socket::open(&address, &format!("/q/{queue}/worker"), &[]).await?;
+    worker.send(&registration("w")).await?;
+    let definition = Test::job();
+    let id = http.submit(&queue, &definition).await?;
+    for socket in [&client, &worker] {
+        socket.state(&id, "Queued").await?;
+        socket.settle().await?;
+    }
+    let marks = [client.mark(), worker.mark()];
+    http.submit(&queue, &definition).await?;
+    for (socket, mark) in [&client, &worker].into_iter().zip(marks) {
+        socket
+            .until("the job once more", mark, Duration::from_secs(3), |frames| {
+                crate::peers::table::fold(frames).contains_key(&id).then_some(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
 async fn in_order(t: Test) -> anyhow::Result<()> {
     shown_in_order(&t, true).await
 }
@@ -229,6 +266,35 @@ async fn shown_in_order(t: &Test, waits: bool) -> anyhow::Result<()> {
     });
     let (running, line) = shown.await?;
     that("Running before the first line", running < line, &(running, line))
+}
+
+/// The client does not read meanwhile as fast as the worker talks: what it is told is still the whole story.
+async fn in_one_breath(t: Test) -> anyhow::Result<()> {
+    let queue = t.queue();
+    let (client, worker) = (Client::join(&t, &queue).await?, Worker::join(&t, &queue).await?);
+    for _ in 0..20 {
+        let id = client.submit(&Test::job(), None).await?;
+        worker.state(&id, "Queued").await?;
+        client.settle().await?;
+        let mark = client.mark();
+        worker.send(&running(&id, &worker.id)).await?;
+        worker.log(&id, "Running", &json!([["first\n", 1]])).await?;
+        worker.send(&finished(&id, &worker.id, "Success", &result("out"))).await?;
+        client.state(&id, "Finished").await?;
+        let told: Vec<String> = client
+            .frames(mark)
+            .into_iter()
+            .filter_map(|frame| match frame {
+                Frame::Json(frame) if frame["type"] == "JobStatusPayload" => Some("line".to_owned()),
+                Frame::Json(frame) if frame["type"] == "JobStateUpdates" => {
+                    frame["payload"]["state"]["jobs"][&id]["state"].as_str().map(str::to_owned)
+                }
+                _ => None,
+            })
+            .collect();
+        same("what the client is told", &told, &["Running", "line", "Finished"].map(str::to_owned).to_vec())?;
+    }
+    Ok(())
 }
 
 async fn query_job(t: Test) -> anyhow::Result<()> {

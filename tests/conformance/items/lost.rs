@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::check::{LIST_PERIOD, same, same_json, that};
 use crate::peers::client::Client;
+use crate::peers::socket::Socket;
 use crate::peers::worker::{Worker, finished, logs, registration, result, running_at};
 use crate::registry::{Item, item};
 use crate::test::{Test, now};
@@ -20,6 +21,7 @@ pub(super) fn items() -> Vec<Item> {
         ),
         item!("10.9", Dockframe, "A worker with two sockets is lost with the last of them.", two_sockets),
         item!("R-4", Dockframe, "Every live socket of a worker is served.", two_sockets),
+        item!("R-4b", Dockframe, "Of two sockets with one id the newer registration stands.", newest_stands),
         item!("J-19", Dockframe, "A job that loses its worker again and again ends with an error.", attempts)
             .long(),
     ]
@@ -82,6 +84,29 @@ async fn two_sockets(t: Test) -> anyhow::Result<()> {
     client.message(mark, "JobStatusPayload").await?;
     drop(second);
     client.state_within(&id, "Queued", LIST_PERIOD).await.map(|_| ())
+}
+
+async fn newest_stands(t: Test) -> anyhow::Result<()> {
+    // All at one instance: of several, each lists its own first.
+    let (address, queue) = (t.address().to_owned(), t.queue());
+    let client = Socket::open(&address, &format!("/q/{queue}/client"), &[]).await?;
+    let id = Test::nonce();
+    let mut sockets = Vec::new();
+    // Several, since by chance the right one may come first.
+    for cpus in 1..=5 {
+        let socket = Socket::open(&address, &format!("/q/{queue}/worker"), &[]).await?;
+        let mut message = registration(&id);
+        message["payload"]["cpus"] = json!(cpus);
+        let mark = client.mark();
+        socket.send(&message).await?;
+        let newest = client.message_that(mark, "Workers", "the newest registration alone", |list| {
+            let all = list["workers"].as_array();
+            all.is_some_and(|all| all.len() == 1 && all[0]["cpus"] == cpus)
+        });
+        newest.await?;
+        sockets.push(socket);
+    }
+    Ok(())
 }
 
 async fn attempts(t: Test) -> anyhow::Result<()> {

@@ -26,6 +26,8 @@ pub(super) fn submit<V: View>(draft: &mut Draft<'_, V>, submit: &Submit) -> Resu
             }
             Phase::Done(_) | Phase::Waiting { .. } | Phase::Granted(_) | Phase::Held(_) => {
                 if is_repeat(draft, submit, &old)? {
+                    // Old peers take what they are told of the job as the answer (`relay-protocol` 3.9).
+                    draft.effect(Effect::Changed(job.clone()));
                     return Ok(Reply::Done { revision: draft.revision(job)? });
                 }
                 old

@@ -40,7 +40,9 @@ impl Service {
                 }
                 Effect::ClearCache { job, namespace } => {
                     let message = RelayMessage::ClearJobCache { job_id: job, namespace };
-                    for socket in queue.sockets().old_workers.values() {
+                    let sockets = queue.sockets();
+                    for socket in sockets.old_workers.values().filter(|socket| socket.registration.is_some())
+                    {
                         socket.outbox.push(&message);
                     }
                 }

@@ -310,7 +310,7 @@ impl Service {
                 let lines = LogLines { job_id: job.clone(), step: step.clone(), logs: fresh, from: None };
                 let message = text(&RelayMessage::JobStatusPayload(lines));
                 for outbox in old_clients {
-                    outbox.push_if_room(&message);
+                    outbox.push_lines(job, &message, || self.listed(queue, job));
                 }
                 if let Some(others) = others {
                     let message = if message.len() > LONGEST_TOLD { String::new() } else { message };

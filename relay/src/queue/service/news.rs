@@ -151,8 +151,9 @@ impl Service {
             Notice::Lines { job, message } => {
                 queue.has_lines(&job);
                 if !message.is_empty() {
-                    for outbox in queue.sockets().old_clients.values() {
-                        outbox.push_if_room(&message);
+                    let old_clients: Vec<_> = queue.sockets().old_clients.values().cloned().collect();
+                    for outbox in old_clients {
+                        outbox.push_lines(&job, &message, || self.listed(queue, &job));
                     }
                 }
             }
@@ -329,8 +330,7 @@ fn workers_here(queue: &OpenQueue, now: Timestamp) -> Vec<Elsewhere> {
         last_frame: Timestamp::from_millis(socket.last_frame.load(Ordering::Relaxed)),
         declined: queue.declined_by(&socket.registration.id, &socket.instance, now),
     });
-    let old = sockets.old_workers.values().filter_map(|socket| socket.registration.as_ref());
-    let old = old.map(|registration| Elsewhere {
+    let old = sockets.old_registrations().map(|registration| Elsewhere {
         registration: told(registration),
         leases: None,
         last_frame: registration.time,

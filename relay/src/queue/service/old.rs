@@ -45,6 +45,7 @@ impl Service {
             };
             let changed = entry.registration.as_ref().map(timeless) != Some(timeless(&registration));
             entry.registration = Some(registration);
+            entry.registered = self.now();
             changed
         };
         if changed {
