@@ -1,7 +1,7 @@
 //! The states of a job and its shape on the wire (`jobs-and-states` 1.3, 1.4).
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::ids::{Namespace, NamespaceSelector};
 use crate::lenient::null_is_missing;
@@ -99,6 +99,9 @@ pub struct Finished {
     pub message: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
+    /// What its sender says besides: passed on as it came.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
 }
 
 impl Finished {
@@ -112,6 +115,7 @@ impl Finished {
             namespace: None,
             message: None,
             result: None,
+            others: Map::new(),
         }
     }
 }

@@ -126,9 +126,13 @@ async fn unchanged(t: Test) -> anyhow::Result<()> {
     let odd = json!({ "StatusCode": 3, "logs": [["a\nb", 1], ["err", 2, true]], "duration": 1.5, "isTimedOut": false,
         "outputs": { "d/e.json": { "type": "json", "value": { "z": 1, "a": [null, 1e21] }, "hash": "h" }, "u": { "type": "url", "value": "https://e.example/f/x" } },
         "error": { "statusCode": 404, "json": { "message": "m" } }, "unknown": [{}] });
-    worker.finish(&id, "Error", &odd).await?;
+    let mut end = finished(&id, &worker.id, "Error", &odd);
+    end["payload"]["value"]["maker"] = json!({ "name": "another", "since": [1.5, null] });
+    worker.send(&end).await?;
+    worker.state(&id, "Finished").await?;
     let data = http.result(&queue, &id).await?;
     same_json("result", &data["finished"]["result"], &odd)?;
+    same_json("what else it said", &data["finished"]["maker"], &end["payload"]["value"]["maker"])?;
     same("reason", &data["finishedReason"], &json!("Error"))?;
     same("inner reason", &data["finished"]["reason"], &json!("Error"))?;
     same("worker", &data["worker"], &json!(worker.id))?;
