@@ -139,6 +139,8 @@ async fn play_step(
             Value::String(word) => socket.say(word).await?,
             message => socket.send(message).await?,
         }
+        // Else what was there before may be as recorded, and be taken for what comes of it.
+        socket.settle().await?;
     }
     for (name, peer) in peers.iter_mut() {
         let received: Vec<Frame> =
