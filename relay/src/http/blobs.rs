@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,8 +12,8 @@ use serde_json::json;
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
-use super::App;
-use crate::blobs::BlobKey;
+use super::{App, pace};
+use crate::blobs::{BlobKey, PutError};
 use crate::error::ApiError;
 use crate::limits::SOON_S;
 use crate::metrics::Refused;
@@ -32,14 +33,20 @@ pub(crate) async fn upload(
     request: Request,
 ) -> Result<Response, ApiError> {
     let key = key(&name)?;
-    let _place = app.uploads.try_acquire().map_err(|_| {
+    let (parts, body) = request.into_parts();
+    let mut pieces = pace::pieces(body);
+    let Ok(_place) = app.uploads.try_acquire() else {
         app.service.metrics.refused(Refused::Uploads);
-        ApiError::Busy("too many uploads at the same time: send it again".to_owned(), SOON_S)
-    })?;
-    let declared = request.headers().get(header::CONTENT_LENGTH);
+        pace::discard(&parts.headers, pieces).await;
+        return Err(ApiError::Busy("too many uploads at the same time: send it again".to_owned(), SOON_S));
+    };
+    let declared = parts.headers.get(header::CONTENT_LENGTH);
     let declared = declared.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-    let length = app.service.blobs.put(&key, declared, request.into_body().into_data_stream()).await?;
-    app.service.metrics.uploaded_bytes.inc_by(length);
+    let put = app.service.blobs.put(&key, declared, &mut pieces).await;
+    if matches!(put, Err(PutError::TooLarge { .. })) {
+        pace::discard(&parts.headers, pieces).await;
+    }
+    app.service.metrics.uploaded_bytes.inc_by(put?);
     Ok(Json(json!({ "success": true })).into_response())
 }
 
@@ -70,10 +77,18 @@ pub(crate) async fn download(
     }
     // Whatever was uploaded, no browser is to run it as a page of this relay.
     let served = ServeFile::new_with_mime(&file.path, &mime_guess::mime::APPLICATION_OCTET_STREAM);
-    let mut response = match served.oneshot(request).await {
-        Ok(response) => response.map(axum::body::Body::new).into_response(),
-        Err(never) => match never {},
-    };
+    let mut wanted = head_of(&request);
+    if wanted.headers().get(header::RANGE).is_some_and(|range| !is_one_range(range)) {
+        wanted.headers_mut().remove(header::RANGE);
+    }
+    let mut whole = head_of(&wanted);
+    whole.headers_mut().remove(header::RANGE);
+    let part_of = wanted.headers_mut().remove(header::IF_RANGE);
+    let mut response = serve(&served, wanted).await;
+    // A part of another version would not fit to what the reader has, and of nothing there is no part.
+    if is_misfit(&response, part_of.as_ref(), key.is_digest().then_some(&*tag)) {
+        response = serve(&served, whole).await;
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if key.is_digest()
@@ -84,6 +99,46 @@ pub(crate) async fn download(
             .insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
     }
     Ok(response)
+}
+
+/// The request without its body, which is none.
+fn head_of(request: &http::Request<impl Sized>) -> http::Request<Body> {
+    let mut head = http::Request::new(Body::empty());
+    head.method_mut().clone_from(request.method());
+    head.headers_mut().clone_from(request.headers());
+    head
+}
+
+async fn serve(file: &ServeFile, request: http::Request<Body>) -> Response {
+    match file.clone().oneshot(request).await {
+        Ok(response) => response.map(Body::new).into_response(),
+        Err(never) => match never {},
+    }
+}
+
+/// Whether this part is not what was asked for: of a version that is not the wanted one, or of an empty file.
+fn is_misfit(part: &Response, wanted: Option<&HeaderValue>, tag: Option<&str>) -> bool {
+    if !matches!(part.status(), StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) {
+        return false;
+    }
+    let named = |name: header::HeaderName| part.headers().get(name);
+    let is_other = wanted.is_some_and(|wanted| match tag {
+        Some(tag) => wanted != tag,
+        None => named(header::ETAG) != Some(wanted) && named(header::LAST_MODIFIED) != Some(wanted),
+    });
+    is_other || named(header::CONTENT_RANGE).is_some_and(|range| range == "bytes 0-0/0")
+}
+
+/// One range of bytes that can be read; every other is ignored (RFC 9110, 14.2), and the answer is the whole file.
+fn is_one_range(range: &HeaderValue) -> bool {
+    let Some(range) = range.to_str().ok().and_then(|text| text.strip_prefix("bytes=")) else { return false };
+    let number = |text: &str| text.parse::<u64>().ok();
+    match range.split_once('-') {
+        Some(("", last)) => number(last).is_some(),
+        Some((first, "")) => number(first).is_some(),
+        Some((first, last)) => number(first).zip(number(last)).is_some_and(|(first, last)| first <= last),
+        None => false,
+    }
 }
 
 /// Where to send a file, and how to refer to it: for workers and browsers of before `/f/` (2.14).

@@ -1,16 +1,16 @@
-//! Path parameters as the types they name, and JSON bodies whatever their content type says (`relay-protocol` 1.5).
+//! Parameters of paths and queries, and JSON bodies whatever their content type says (`relay-protocol` 1.5).
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use bytes::Bytes;
 use dockframe_shared::{JobId, QueueKey};
+use http::header;
 use http::request::Parts;
-use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::App;
+use super::{App, pace};
 use crate::error::ApiError;
 use crate::limits::{LONG_BODY_BYTES, MAX_BODY_BYTES, SOON_S};
 use crate::metrics::Refused;
@@ -74,6 +74,24 @@ impl<S: Send + Sync> FromRequestParts<S> for InQueue {
     }
 }
 
+/// The parameters of a query. Of a name that comes twice the first counts, and no query is refused as such.
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl Params {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let query = parts.uri.query().unwrap_or_default();
+        Ok(Self(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
+    }
+}
+
 /// A JSON body.
 pub(crate) struct JsonBody(pub(crate) Value);
 
@@ -81,27 +99,26 @@ impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        let length = request.headers().get(header::CONTENT_LENGTH);
+        let (parts, body) = request.into_parts();
+        let length = parts.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
-            let text =
-                format!("the body is longer than {MAX_BODY_BYTES} bytes: upload its files and refer to them");
-            return Err(ApiError::Json(StatusCode::PAYLOAD_TOO_LARGE, text));
+            pace::discard(&parts.headers, pace::pieces(body)).await;
+            return Err(pace::too_long(MAX_BODY_BYTES));
         }
         // Long ones take memory until they are dealt with: so many at a time, the others come again.
-        let _place = if length.is_none_or(|length| length > LONG_BODY_BYTES) {
-            let place = app.long_bodies.try_acquire().map_err(|_| {
-                app.service.metrics.refused(Refused::Bodies);
-                ApiError::Busy("too many long requests at the same time: send it again".to_owned(), SOON_S)
-            })?;
-            Some(place)
-        } else {
-            None
-        };
-        let body = Bytes::from_request(request, app)
-            .await
-            .map_err(|rejection| ApiError::Json(rejection.status(), rejection.body_text()))?;
-        serde_json::from_slice(&body)
+        let is_long = length.is_none_or(|length| length > LONG_BODY_BYTES);
+        let place = is_long.then(|| app.long_bodies.try_acquire());
+        if matches!(place, Some(Err(_))) {
+            app.service.metrics.refused(Refused::Bodies);
+            pace::discard(&parts.headers, pace::pieces(body)).await;
+            let why = "too many long requests at the same time: send it again";
+            return Err(ApiError::Busy(why.to_owned(), SOON_S));
+        }
+        let body = pace::whole(body, MAX_BODY_BYTES).await?;
+        // Some editors and shells begin a text with a byte order mark.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body);
+        serde_json::from_slice(body)
             .map(Self)
             .map_err(|error| ApiError::bad(format!("the body is not JSON: {error}")))
     }

@@ -95,9 +95,17 @@ async fn output_of(app: &App, scope: Scope<'_>, job: &JobId, uri: &Uri, headers:
     serve(app, &files.unwrap_or_default(), name, "Output", headers).await
 }
 
-/// Everything after the first marker.
+/// What the address of a file names, as it came: everything after the first marker behind the names of queue
+/// and job, which may hold a marker themselves.
+pub(super) fn name_of_file<'p>(path: &'p str, marker: &str) -> Option<(&'p str, &'p str)> {
+    // `/q/{queue}/j/{job}`, or `/j/{job}`.
+    let slashes = if path.starts_with("/q/") { 4 } else { 2 };
+    let (end, _) = path.match_indices('/').nth(slashes)?;
+    path[end..].strip_prefix(marker).map(|name| (&path[..end], name))
+}
+
 fn name_of<'u>(uri: &'u Uri, marker: &str) -> Result<&'u str, ApiError> {
-    let name = uri.path().split_once(marker).map_or("", |(_, name)| name);
+    let name = name_of_file(uri.path(), marker).map_or("", |(_, name)| name);
     if name.is_empty() {
         return Err(ApiError::text(StatusCode::BAD_REQUEST, "Missing filename"));
     }
@@ -205,6 +213,17 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_named_behind_queue_and_job_whatever_they_are_called() {
+        let names = |path| name_of_file(path, "/inputs/");
+        assert_eq!(names("/j/id/inputs/a/inputs/b"), Some(("/j/id", "a/inputs/b")));
+        assert_eq!(names("/q/inputs/j/id/inputs/a%20b"), Some(("/q/inputs/j/id", "a%20b")));
+        assert_eq!(names("/j/inputs/inputs/"), Some(("/j/inputs", "")));
+        for other in ["/j/inputs/x", "/q/inputs/x", "/inputs/x", "/j/id/outputs/x", "/j/id", "/"] {
+            assert_eq!(names(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn names_in_dispositions_are_quoted() {

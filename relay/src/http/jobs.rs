@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
-use dockframe_shared::job::{Control, JobObject};
+use dockframe_shared::job::{Control, FinishReason, JobObject};
 use dockframe_shared::{JobId, NamespaceSelector, QueueKey};
 use http::{HeaderMap, HeaderValue, header};
 use percent_encoding::percent_decode_str;
@@ -14,10 +14,12 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::blobs::origin;
-use super::extract::{ByJob, ByQueue, InQueue, JsonBody};
+use super::extract::{ByJob, ByQueue, InQueue, JsonBody, Params};
+use super::queues;
 use crate::error::ApiError;
 use crate::limits::{MAX_MESSAGE_BYTES, cut};
 use crate::queue::command::{Reply, Who};
+use crate::queue::open::OpenQueue;
 use crate::queue::record::EndReason;
 use crate::queue::service::{Scope, Submission};
 
@@ -80,34 +82,23 @@ fn read_submission(body: Value) -> Result<Submission, ApiError> {
     Ok(Submission { id, definition, control, debug, origin: None })
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Paging {
-    #[serde(default)]
-    limit: String,
-    #[serde(default)]
-    after: String,
-}
-
 /// Pages of the list hold at most so many jobs.
 const MAX_PAGE: usize = 10_000;
 
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    ByQueue(queue): ByQueue,
-    Query(paging): Query<Paging>,
-) -> Answer {
-    let Paging { limit, after } = paging;
-    let limit = match limit.as_str() {
-        "" => None,
-        text => Some(text.parse().map_err(|_| ApiError::bad("`limit` must be a whole number, from 1"))?),
+pub(crate) async fn list(State(app): State<Arc<App>>, ByQueue(queue): ByQueue, query: Params) -> Answer {
+    let limit = match query.get("limit") {
+        None | Some("") => None,
+        Some(text) => {
+            Some(text.parse().map_err(|_| ApiError::bad("`limit` must be a whole number, from 1"))?)
+        }
     };
-    let after = Some(after).filter(|after| !after.is_empty());
+    let after = query.get("after").filter(|after| !after.is_empty());
     let queue = app.service.open(&queue).await?;
     if limit.is_none() && after.is_none() {
         return Ok(Json(json!({ "data": app.service.list(&queue) })));
     }
     let limit = limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
-    let (jobs, next) = app.service.list_page(&queue, after.as_deref(), limit);
+    let (jobs, next) = app.service.list_page(&queue, after, limit);
     let mut answer = json!({ "data": jobs });
     if let Some(next) = next {
         answer["next"] = json!(next);
@@ -131,14 +122,21 @@ pub(crate) async fn job_in_queue(State(app): State<Arc<App>>, InQueue(queue, id)
     job(&app, Scope::Queue(&queue), &id).await
 }
 
-/// `/j/{id}.json` is the job, `/j/{id}` its page.
+/// `/j/{id}.json` is the job, `/j/{id}` its page; but two of them are old addresses of a queue named `j`
+/// (`relay-protocol` 2.1).
 pub(crate) async fn job_or_page(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
+    let queue_named_j = || QueueKey::new("j").map(ByQueue).map_err(|error| ApiError::bad(error.to_string()));
+    match name.as_str() {
+        "status" => return Ok(queues::status(State(app), queue_named_j()?).await?.into_response()),
+        "metrics" => return queues::metrics(State(app), queue_named_j()?).await,
+        _ => {}
+    }
     match name.strip_suffix(".json") {
         Some(id) => {
-            let id = JobId::new(id).map_err(|error| ApiError::bad(error.to_string()))?;
+            let id = JobId::new(id).map_err(|_| ApiError::not_found("Job not found"))?;
             Ok(job(&app, Scope::Anywhere, &id).await?.into_response())
         }
         None => app.page.start_page(true).ok_or_else(ApiError::no_route),
@@ -185,18 +183,12 @@ pub(crate) async fn history() -> &'static str {
     "Not implemented"
 }
 
-#[derive(Deserialize)]
-pub(crate) struct CancelQuery {
-    namespace: Option<String>,
-    message: Option<String>,
-}
-
 pub(crate) async fn cancel(
     State(app): State<Arc<App>>,
     InQueue(queue, id): InQueue,
-    Query(query): Query<CancelQuery>,
+    query: Params,
 ) -> Answer {
-    cancel_as(&app, &queue, id, query.namespace.as_deref().unwrap_or("_"), query.message).await
+    cancel_as(&app, &queue, id, query.get("namespace").unwrap_or("_"), query.get("message")).await
 }
 
 /// The path's namespace counts when no query names one.
@@ -204,38 +196,41 @@ pub(crate) async fn cancel_in_namespace(
     State(app): State<Arc<App>>,
     InQueue(queue, id): InQueue,
     Path((_, _, namespace)): Path<(String, String, String)>,
-    Query(query): Query<CancelQuery>,
+    query: Params,
 ) -> Answer {
-    let namespace = query.namespace.unwrap_or(namespace);
-    cancel_as(&app, &queue, id, &namespace, query.message).await
+    let namespace = query.get("namespace").unwrap_or(&namespace);
+    cancel_as(&app, &queue, id, namespace, query.get("message")).await
 }
 
-async fn cancel_as(
-    app: &App,
-    queue: &QueueKey,
-    id: JobId,
-    namespace: &str,
-    message: Option<String>,
-) -> Answer {
+async fn cancel_as(app: &App, queue: &QueueKey, id: JobId, namespace: &str, message: Option<&str>) -> Answer {
     let queue = app.service.open(queue).await?;
     let held = app.service.namespaces(&queue, &id).await?;
-    let mut selector = NamespaceSelector::new(namespace).map_err(|error| ApiError::bad(error.to_string()))?;
+    let mut named = namespace.to_owned();
+    let mut selector = NamespaceSelector::new(&named).map_err(|error| ApiError::bad(error.to_string()))?;
     // Some callers encode twice: what is not held as it is may be held decoded once more.
     if !held.iter().any(|held| selector.covers(held))
         && let Ok(decoded) = percent_decode_str(namespace).decode_utf8()
         && let Ok(other) = NamespaceSelector::new(&*decoded)
     {
         selector = other;
+        named = decoded.into_owned();
     }
-    let message = message.unwrap_or_else(|| "Job cancelled by API".to_owned());
-    let message = Some(cut(&message, MAX_MESSAGE_BYTES).to_owned());
+    let message = Some(cut(message.unwrap_or("Job cancelled by API"), MAX_MESSAGE_BYTES).to_owned());
     let who = Who::These(selector);
+    let not_found = || json!({ "message": "Job not found" });
     let reply = app.service.let_go(&queue, &id, EndReason::Cancelled, who, message).await?;
     Ok(Json(match reply {
-        Reply::Unknown => json!({ "message": "Job not found" }),
+        Reply::Unknown => not_found(),
+        Reply::AlreadyEnded { .. } if is_deleted(app, &queue, &id).await? => not_found(),
         Reply::AlreadyEnded { .. } => json!({ "message": "Job already Finished|Removed" }),
-        _ => json!({ "success": true, "jobId": id, "namespace": namespace }),
+        _ => json!({ "success": true, "jobId": id, "namespace": named }),
     }))
+}
+
+/// What is kept of a deleted job is only that it was deleted: to callers the queue does not have it.
+async fn is_deleted(app: &App, queue: &Arc<OpenQueue>, job: &JobId) -> Result<bool, ApiError> {
+    let known = app.service.followed(queue, job).await?;
+    Ok(known.is_some_and(|(known, _)| known.finished_reason == Some(FinishReason::Deleted)))
 }
 
 pub(crate) async fn copy(

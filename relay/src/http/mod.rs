@@ -6,6 +6,7 @@ mod files;
 mod jobs;
 mod logs;
 mod mcp;
+mod pace;
 mod queues;
 pub(crate) mod router;
 mod site;

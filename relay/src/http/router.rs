@@ -80,7 +80,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/docs", get(site::docs))
         .route("/llms.txt", get(site::llms))
         .fallback(site::page)
-        .method_not_allowed_fallback(site::no_route)
+        // A known path with another method is no route either.
+        .method_not_allowed_fallback(site::page)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(Arc::clone(&app));
     routes
@@ -93,8 +94,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 async fn sockets_first(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     // The name of an input or output is taken as it came; all else is decoded, and two addresses would name one thing.
     let path = request.uri().path();
-    let decoded = ["/inputs/", "/outputs/"].iter().find_map(|marker| path.split_once(marker));
-    if !is_well_escaped(decoded.map_or(path, |(before, _)| before)) {
+    let file = ["/inputs/", "/outputs/"].iter().find_map(|marker| files::name_of_file(path, marker));
+    if !is_well_escaped(file.map_or(path, |(before, _)| before)) {
         let why = "the address cannot be read: a % in it is not followed by two hexadecimal digits";
         return ApiError::bad(why).into_response();
     }
@@ -114,7 +115,8 @@ fn is_well_escaped(path: &str) -> bool {
 }
 
 /// Turns away the pages of foreign sites where that is asked for, before anything else hears of them.
-async fn known_pages(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn known_pages(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    name_host(&mut request);
     let headers = request.headers();
     if app.origins.allow(headers.get(header::ORIGIN), headers.get(header::HOST)) {
         return next.run(request).await;
@@ -124,11 +126,25 @@ async fn known_pages(State(app): State<Arc<App>>, request: Request, next: Next) 
     ApiError::Json(StatusCode::FORBIDDEN, why.to_owned()).into_response()
 }
 
+/// HTTP/2 says in its address what HTTP/1 says in a header: by which name the relay was asked.
+fn name_host<B>(request: &mut http::Request<B>) {
+    let authority = request.uri().authority().filter(|_| !request.headers().contains_key(header::HOST));
+    let host = authority.and_then(|authority| {
+        // Without the names and secrets that an address may hold.
+        let name = authority.as_str().rsplit('@').next().unwrap_or_default();
+        HeaderValue::from_str(name).ok()
+    });
+    if let Some(host) = host {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}
+
 /// Every answer may be read by every site; preflights are answered at once (`relay-protocol` 1.4).
 async fn cross_origin(request: Request, next: Next) -> Response {
     let mut response = if request.method() == Method::OPTIONS {
         let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS);
         let wanted = wanted.and_then(|value| value.to_str().ok()).map(|value| value.replace(' ', ""));
+        let wanted = wanted.filter(|wanted| !wanted.is_empty());
         let mut response = StatusCode::NO_CONTENT.into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -145,4 +161,26 @@ async fn cross_origin(request: Request, next: Next) -> Response {
     };
     response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_the_relay_is_known_over_both_versions_of_http() {
+        let host = |uri: &str, header: Option<&str>| {
+            let mut request = http::Request::builder().uri(uri);
+            if let Some(header) = header {
+                request = request.header(header::HOST, header);
+            }
+            let mut request = request.body(()).unwrap();
+            name_host(&mut request);
+            request.headers().get(header::HOST).map(|host| host.to_str().unwrap().to_owned())
+        };
+        assert_eq!(host("/upload/x", Some("relay.example:8000")).as_deref(), Some("relay.example:8000"));
+        let over_2 = host("http://me:secret@relay.example:8000/upload/x", None);
+        assert_eq!(over_2.as_deref(), Some("relay.example:8000"));
+        assert_eq!(host("/upload/x", None), None);
+    }
 }

@@ -22,11 +22,8 @@ pub(crate) async fn llms() -> Response {
 
 /// Where the documentation is (`relay-protocol` 2.18).
 pub(crate) async fn docs() -> Response {
-    (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, "/docs/")]).into_response()
-}
-
-pub(crate) async fn no_route() -> ApiError {
-    ApiError::no_route()
+    let headers = [(header::LOCATION, "/docs/"), (header::CONTENT_TYPE, "text/plain;charset=UTF-8")];
+    (StatusCode::MOVED_PERMANENTLY, headers).into_response()
 }
 
 /// A file of the page; the start page for people who look at an address of its own; else nothing.

@@ -29,6 +29,12 @@ pub(crate) const SUBMISSIONS_AT_ONCE: u32 = 60_000;
 /// Bodies longer than [`LONG_BODY_BYTES`], or of unknown length, that are read into memory at the same time.
 pub(crate) const MAX_LONG_BODIES: usize = 32;
 pub(crate) const LONG_BODY_BYTES: u64 = 1 << 20;
+/// The slowest that a body may come, on the whole: bytes per second, and seconds that any sender is given beyond that.
+pub(crate) const SLOWEST_BYTES_PER_SECOND: f64 = 4096.0;
+pub(crate) const SLOW_START_S: u64 = 30;
+/// What is taken in of a body that is refused, so that its sender reads why: bytes, and seconds.
+pub(crate) const DISCARDED_BYTES: usize = 256 << 20;
+pub(crate) const LINGER_S: u64 = 5;
 /// Uploads at the same time.
 pub(crate) const MAX_UPLOADS: usize = 1024;
 /// Callbacks under way at the same time, in all and for one queue.

@@ -202,7 +202,7 @@ async fn requests_outside_the_protocol_are_refused_as_json_rpc_errors() {
     for (request, status, code) in [
         (post("content-type", "text/plain"), 415, -32_000),
         (post("accept", "text/html"), 406, -32_000),
-        (post("mcp-protocol-version", "1999-01-01"), 400, -32_000),
+        (post("mcp-protocol-version", "1999-01-01"), 404, -32_000),
         (http().get(relay.url("/mcp")).header("accept", "application/json"), 406, -32_000),
         (batch, 400, -32_600),
         (http().post(relay.url("/mcp")).body("5"), 400, -32_600),

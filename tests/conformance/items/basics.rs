@@ -132,6 +132,8 @@ async fn unknown_paths(t: Test) -> anyhow::Result<()> {
         "/f/a/b/c".to_owned(),
         "/mcp/nothing".to_owned(),
         "/j/x/nothing".to_owned(),
+        "/j/x/copy".to_owned(),
+        format!("/q/{queue}/j/x/cancel"),
     ] {
         let answer = http.ask(Method::GET, &path, &html, "").await?;
         same(&format!("media type of {path}"), &answer.is(404)?.media(), &"application/json".to_owned())?;

@@ -33,6 +33,7 @@ pub(super) fn items() -> Vec<Item> {
         ),
         item!("7.23", Compat, "Any single segment is a key.", any_key),
         item!("7.24", Compat, "The old upload and download addresses are handed out.", old_routes),
+        item!("7.24b", Dockframe, "Addresses name the relay as it was asked, over HTTP/2 too.", over_http_2),
         item!("7.55", Dockframe, "A blob key can never read or write documents of the relay.", no_documents),
         item!(
             "R-10",
@@ -40,6 +41,7 @@ pub(super) fn items() -> Vec<Item> {
             "A blob under a hash is verified, and an aborted upload leaves nothing.",
             verified
         ),
+        item!("R-10b", Dockframe, "A part of a blob is of the version that was asked for.", parts),
         item!("R-21", Dockframe, "Addresses of older releases still work.", aliases),
         item!("R-30", Dockframe, "Old upload addresses keep the scheme of the relay.", scheme),
         item!(
@@ -111,6 +113,37 @@ async fn upload(t: Test) -> anyhow::Result<()> {
     let Ok(output) = child else { return skip("curl is not installed") };
     that("success of curl", output.status.success(), &String::from_utf8_lossy(&output.stderr))?;
     reads(&http, &key, &content).await
+}
+
+async fn parts(t: Test) -> anyhow::Result<()> {
+    let http = t.http();
+    let key = Test::nonce();
+    let path = format!("/f/{key}");
+    put(&http, &key, b"first version").await?;
+    let ask = |headers: Vec<(&'static str, String)>| {
+        let (http, path) = (&http, &path);
+        async move {
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            follow(http, &Method::GET, path, &headers, &[]).await
+        }
+    };
+    let part = ask(vec![("range", "bytes=6-".to_owned())]).await?;
+    same("the part", &part.is(206)?.text(), &"version".to_owned())?;
+    same("its place", &part.header("content-range"), &Some("bytes 6-12/13"))?;
+    let version = part.header("etag").unwrap_or_default().to_owned();
+    let of_version = |range: &str| vec![("range", range.to_owned()), ("if-range", version.clone())];
+    same("the same part", &ask(of_version("bytes=0-4")).await?.is(206)?.text(), &"first".to_owned())?;
+    put(&http, &key, b"another").await?;
+    let other = ask(of_version("bytes=0-4")).await?;
+    same("all of another version", &other.is(200)?.text(), &"another".to_owned())?;
+    for ignored in ["bytes=x", "items=0-1", "bytes=3-1", "bytes=0-0,2-3"] {
+        let all = ask(vec![("range", ignored.to_owned())]).await?;
+        let what = format!("the answer to {ignored}");
+        same(&what, &all.is(200)?.text(), &"another".to_owned())?;
+    }
+    ask(vec![("range", "bytes=100-".to_owned())]).await?.is(416)?;
+    put(&http, &key, b"").await?;
+    same("all of nothing", &ask(vec![("range", "bytes=0-".to_owned())]).await?.is(200)?.body.len(), &0)
 }
 
 async fn exists(t: Test) -> anyhow::Result<()> {
@@ -199,6 +232,15 @@ async fn scheme(t: Test) -> anyhow::Result<()> {
     let down = http.get(&format!("/download/{key}")).await?.is(200)?.json()?;
     let answer = follow(&http, &Method::GET, down["url"].as_str().unwrap_or_default(), &[], &[]).await?;
     answer.tells(200, "old")
+}
+
+async fn over_http_2(t: Test) -> anyhow::Result<()> {
+    let http = t.http();
+    let client = reqwest::Client::builder().http2_prior_knowledge().build()?;
+    let over_2 = Http::new(http.base(), client);
+    let path = format!("/upload/{}", Test::nonce());
+    let (first, second) = (http.get(&path).await?, over_2.get(&path).await?);
+    same_json("the answer over HTTP/2", &second.is(200)?.json()?, &first.is(200)?.json()?)
 }
 
 async fn no_documents(t: Test) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use crate::peers::client::Client;
 use crate::peers::worker::{Worker, finished, result};
 use crate::registry::{Item, item};
 use crate::test::Test;
+use dockframe_tests::wait;
 
 /// What "at once" means on a busy machine; the reference does not answer before the job ends.
 const AT_ONCE: Duration = Duration::from_secs(4);
@@ -21,6 +22,7 @@ pub(super) fn items() -> Vec<Item> {
             "A cancel answers for unknown, finished and live jobs, and parallel cancels all answer.",
             answers
         ),
+        item!("7.18b", Compat, "A cancel of a deleted job does not find it.", of_deleted),
         item!("7.19", Compat, "Cancelling a finished job changes nothing that can be seen.", of_finished),
         item!(
             "10.6",
@@ -87,6 +89,19 @@ async fn answers(t: Test) -> anyhow::Result<()> {
         answer?.is(200)?;
     }
     same("the list after all cancels", &http.list(&queue).await?.get(&id), &None)
+}
+
+async fn of_deleted(t: Test) -> anyhow::Result<()> {
+    let (http, queue) = (t.http(), t.queue());
+    let client = Client::join(&t, &queue).await?;
+    let id = client.submit(&Test::job(), None).await?;
+    client.end(&id, "Deleted", None).await?;
+    client.settle().await?;
+    wait::until("a cancel that does not find the job", SOON, async || {
+        let answer = http.cancel(&queue, &id, "").await.map_err(|error| error.to_string())?;
+        answer.says(200, &json!({ "message": "Job not found" })).map_err(|error| error.to_string())
+    })
+    .await
 }
 
 async fn of_finished(t: Test) -> anyhow::Result<()> {

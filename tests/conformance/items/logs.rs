@@ -18,6 +18,7 @@ pub(super) fn items() -> Vec<Item> {
             "Lines are read from a cursor on, split into build and run, and say when they are final.",
             cursors
         ),
+        item!("7.15b", Dockframe, "Of a parameter that comes twice the first counts.", first_counts),
         item!(
             "10.17",
             Dockframe,
@@ -48,6 +49,18 @@ async fn lines_are(http: &Http, path: &str, n: usize) -> anyhow::Result<Value> {
         if body["nextCursor"] == n { Ok(body) } else { Err(body.to_string()) }
     })
     .await
+}
+
+async fn first_counts(t: Test) -> anyhow::Result<()> {
+    let (http, queue) = (t.http(), t.queue());
+    let path = format!("/q/{queue}/j/none/run-logs.json");
+    let started = http.get(&format!("{path}?since=1&since=x")).await?.is(200)?.json()?;
+    same_json("start", &started["sliceStart"], &json!(1))?;
+    http.get(&format!("{path}?since=x&since=1")).await?.refuses(400)?;
+    let id = http.submit_in(&queue, &Test::job(), "one").await?;
+    let cancelled = http.cancel(&queue, &id, "?namespace=one&namespace=two").await?;
+    cancelled.says(200, &json!({ "success": true, "jobId": id, "namespace": "one" }))?;
+    same("the list", &http.list(&queue).await?.get(&id), &None)
 }
 
 async fn cursors(t: Test) -> anyhow::Result<()> {

@@ -150,6 +150,18 @@ async fn errors(t: Test) -> anyhow::Result<()> {
     same("code of broken JSON", &broken.is(400)?.json()?["error"]["code"], &json!(-32700))?;
     let no_request = http.ask(Method::POST, "/mcp", &HEADERS, "5").await?;
     same("code of no request", &no_request.is(400)?.json()?["error"]["code"], &json!(-32600))?;
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let json_type = ("content-type", "application/json");
+    let refused = [
+        ([json_type, ("accept", "text/html")], 406),
+        ([("content-type", "text/plain"), ("accept", "*/*")], 415),
+        ([json_type, ("mcp-protocol-version", "1999-01-01")], 404),
+    ];
+    for (headers, status) in refused {
+        let answer = http.ask(Method::POST, "/mcp", &headers, ping).await?;
+        let error = answer.is(status)?.json()?;
+        that("an error of JSON-RPC", error["error"]["code"].is_number() && error["id"].is_null(), &error)?;
+    }
     match t.socket("/mcp/ws").await {
         Err(_) => Ok(()),
         Ok(socket) => socket.closed(crate::check::SOON).await.map(|_| ()),

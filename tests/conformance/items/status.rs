@@ -20,6 +20,12 @@ pub(super) fn items() -> Vec<Item> {
             status
         ),
         item!("7.26", Dockframe, "The status never shows a definition.", no_definition),
+        item!(
+            "7.26b",
+            Compat,
+            "The old paths of a queue stand before the job page, and the new ones before them.",
+            old_paths
+        ),
         item!("7.27", Compat, "The metrics of a queue count what is outstanding.", metrics),
         item!(
             "7.49",
@@ -100,6 +106,23 @@ async fn no_definition(t: Test) -> anyhow::Result<()> {
     reply?;
     let text = status?.is(200)?.text();
     that("no definition in the status", !text.contains(&secret), &text)
+}
+
+/// Consequences of the order of the routes.
+async fn old_paths(t: Test) -> anyhow::Result<()> {
+    let http = t.http();
+    for queue in ["j", "mcp", "docs", "healthz"] {
+        let status = http.get(&format!("/{queue}/status")).await?.is(200)?.json()?;
+        same("address", &status["queueInfo"]["address"], &json!(queue))?;
+        let metrics = http.get(&format!("/{queue}/metrics")).await?;
+        that("a queue's length", metrics.is(200)?.text().contains("\nqueue_length "), &metrics.text())?;
+    }
+    for queue in ["status", "metrics"] {
+        let list = http.get(&format!("/q/{queue}")).await?.is(200)?.json()?;
+        that("a list", list["data"].is_object(), &list)?;
+    }
+    let upload = http.get("/upload/status").await?.is(200)?.json()?;
+    same_json("the reference", &upload["ref"], &json!({ "value": "status", "type": "key" }))
 }
 
 async fn metrics(t: Test) -> anyhow::Result<()> {

@@ -87,7 +87,8 @@ fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
     if version.to_str().is_ok_and(methods::is_supported) {
         return Ok(());
     }
-    Err(Refusal::new(StatusCode::BAD_REQUEST, "Bad Request: this protocol version is not supported"))
+    // As `relay-protocol` 2.20 has it, where MCP itself would say 400.
+    Err(Refusal::new(StatusCode::NOT_FOUND, "Not Found: this protocol version is not supported"))
 }
 
 fn get(app: &Arc<App>, headers: &HeaderMap) -> Result<Response, Refusal> {
