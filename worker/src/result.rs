@@ -339,7 +339,11 @@ mod tests {
     #[test]
     fn an_exit_is_success_whatever_its_code() {
         let exited = |code, oom_killed| {
-            end(Ending::Exited { run: run(), exit: Exit { code, oom_killed, ..Exit::default() }, outputs: Outputs::default() })
+            end(Ending::Exited {
+                run: run(),
+                exit: Exit { code, oom_killed, ..Exit::default() },
+                outputs: Outputs::default(),
+            })
         };
         let (reason, result, lines) = exited(0, false);
         assert_eq!((reason, result.status_code, lines.len()), (FinishReason::Success, Some(0), 1));

@@ -293,16 +293,12 @@ impl Executor for Docker {
     }
 }
 
-/// What an Engine says that found a container ended after its own restart, and does not know how.
-const UNKNOWN_EXIT: i64 = 255;
-/// What it says of one that it killed on its way.
-const KILLED: i64 = 137;
-
-/// The exit of a run. What a restarted Engine has done to it, or has not seen, is no result of its program.
+/// The exit of a run. What a restarted Engine has done to it, or has not seen, is no result of its program; and it does
+/// both by codes that a program may have, too: 255 where it does not know, 137 and 143 where it killed, 2 where it went
+/// while the container was made. So of a run that saw a restart only success counts: all else may be the Engine's.
 async fn exit_of_run(engine: Engine, name: String) -> Result<Exit, EngineError> {
     let exit = wait_for_exit(engine, name).await?;
-    let is_the_engines = exit.code == UNKNOWN_EXIT || exit.code == KILLED && !exit.oom_killed;
-    if exit.saw_restart && is_the_engines {
+    if exit.saw_restart && exit.code != 0 && !exit.oom_killed {
         return Err(EngineError::Unreachable("it was restarted under the job".to_owned()));
     }
     Ok(exit)
