@@ -24,7 +24,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 /// As relays send it.
 const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' \
-                      data: blob: http: https:; connect-src 'self' http: https: ws: wss:; frame-src 'self'";
+                      data: blob: http: https:; connect-src 'self' http: https: ws: wss:; frame-src http:";
 /// How often an answer that is held back looks whether it may go.
 const HELD: Duration = Duration::from_millis(50);
 

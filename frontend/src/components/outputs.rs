@@ -28,17 +28,17 @@ pub(super) fn OutputsPanel() -> AnyView {
             <p class="sent">
                 <button type="button" class="link" on:click=move |_| save_all(live)>{count}</button>
                 <span>{sent}</span>
-                // Where the header has no room for it.
-                <button
-                    type="button"
-                    class="link delete-here"
-                    hidden=flag(move || !live.can_delete.get())
-                    on:click=move |_| live.want(Intent::Delete)
-                >
-                    "Delete the result"
-                </button>
             </p>
             {live.outputs.get().iter().map(|item| view! { <Output item=item.clone() /> }).collect_view()}
+            // Where the header has no room for it.
+            <button
+                type="button"
+                class="quiet delete-here"
+                hidden=flag(move || !live.can_delete.get())
+                on:click=move |_| live.want(Intent::Delete)
+            >
+                "Delete the result"
+            </button>
         }
         .into_any()
     });

@@ -256,7 +256,9 @@ fn Job(job: JobItem) -> AnyView {
     let age = read(move || {
         let age = live.now().since(since);
         if is_live {
-            format!("{what} {}", text::running_duration(age))
+            // After a reason the time would read as a part of it.
+            let between = if what.contains(':') { " · " } else { " " };
+            format!("{what}{between}{}", text::running_duration(age))
         } else {
             format!("{what} {}", text::ago(age))
         }
