@@ -3,6 +3,7 @@
 //! This crate only parses, composes the libraries and prints: what a command is asked to give goes to stdout,
 //! everything else to stderr. Exit codes are in [`exit`].
 
+mod doctor;
 mod exit;
 mod init;
 mod job;
@@ -33,6 +34,8 @@ enum Command {
     Relay(relay::RelayArgs),
     /// A worker: takes the jobs of a queue and runs them in containers
     Run(Box<run::RunCommand>),
+    /// Whether this computer can run jobs: what a worker with the same options would find
+    Doctor(Box<dockframe_worker::RunArgs>),
     /// Run jobs, or make links to them
     Job(job::JobArgs),
 }
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
 
     let (default_log, threads) = match &cli.command {
-        Command::Job(_) => ("warn", 1),
+        Command::Job(_) | Command::Doctor(_) => ("warn", 1),
         Command::Up(_) | Command::Relay(_) | Command::Run(_) => ("info", 2),
     };
     telemetry::init(default_log);
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
             Command::Up(args) => up::up(args).await,
             Command::Relay(args) => relay::relay(args).await,
             Command::Run(args) => Box::pin(run::run(*args)).await,
+            Command::Doctor(args) => Ok(Box::pin(doctor::examine(*args)).await),
             Command::Job(args) => Box::pin(job::job(args)).await,
         }
     });

@@ -9,6 +9,7 @@ use dockframe_tests::docker::{self, BUSYBOX, Kind};
 use dockframe_tests::registry::{PASSWORD, Registry};
 use dockframe_tests::relay::Relay;
 use dockframe_tests::scenario::{self, Scenario};
+use dockframe_tests::wait;
 use dockframe_tests::worker::Worker;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -73,6 +74,26 @@ fn an_image_is_pulled_with_progress_by_credentials_of_docker() {
         anyhow::ensure!(finished.to_string().contains("team/none"), "{finished:#}");
         anyhow::ensure!(begin.elapsed() < Duration::from_secs(20), "asked again for {:?}", begin.elapsed());
         Ok(())
+    });
+}
+
+#[test]
+fn an_image_that_the_owner_names_is_there_before_any_job() {
+    scenario::run("an_image_that_the_owner_names_is_there_before_any_job", async |scenario| {
+        docker::image(Kind::Busybox, BUSYBOX).await?;
+        let registry = Registry::start(&scenario).await?;
+        registry.push("team/ahead:1", &dockerfile(&scenario)).await?;
+        let image = registry.image("team/ahead:1");
+        forget(&image).await;
+        let relay = Relay::start(&scenario).await?;
+        let _worker = start(&scenario, &relay, &["--prepull", &image], Some(&registry)).await?;
+        let is_here = wait::until("the image", wait::PATIENT, async || {
+            let found = docker::run_at(None, &["image", "inspect", &image]).await;
+            found.map(drop).map_err(|error| error.to_string())
+        });
+        let is_here = is_here.await;
+        forget(&image).await;
+        is_here
     });
 }
 

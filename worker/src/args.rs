@@ -71,11 +71,15 @@ pub struct RunArgs {
     #[arg(long = "tag", value_name = "TAG", action = ArgAction::Append)]
     pub tags: Vec<String>,
 
+    /// Image to pull at the start and to look after every hour, so that no job waits for it; repeatable.
+    #[arg(long, value_name = "IMAGE", action = ArgAction::Append)]
+    pub prepull: Vec<String>,
+
     /// When to pull images: `default`, `always`, `if-not-present` or `never`.
     #[arg(long, value_name = "POLICY", num_args = 0..=1, default_missing_value = "")]
     pub pull_policy: Option<String>,
 
-    /// Network of jobs: `nat` or `none` [default: nat].
+    /// Network of jobs: `nat` leads to the internet, `internal` nowhere, `none` is no network [default: nat].
     #[arg(long, value_name = "MODE", num_args = 0..=1, default_missing_value = "")]
     pub network: Option<String>,
 

@@ -81,6 +81,8 @@ pub enum PullPolicy {
 pub enum Network {
     /// The internet, but no other job.
     Nat,
+    /// A network that leads nowhere.
+    Internal,
     None,
 }
 
@@ -173,6 +175,8 @@ pub struct Config {
     /// As given: it is registered so.
     pub max_job_duration_text: String,
     pub pull_policy: PullPolicy,
+    /// Images to have here before a job needs them.
+    pub prepull: Vec<String>,
     pub network: Network,
     /// Jobs may reach private networks and this host.
     pub allow_private_network: bool,
@@ -353,7 +357,12 @@ impl Config {
                     ("never", PullPolicy::Never),
                 ],
             )?,
-            network: choice(args.network, "--network", &[("nat", Network::Nat), ("none", Network::None)])?,
+            prepull: args.prepull.into_iter().filter(|image| !image.is_empty()).collect(),
+            network: choice(
+                args.network,
+                "--network",
+                &[("nat", Network::Nat), ("internal", Network::Internal), ("none", Network::None)],
+            )?,
             allow_private_network: args.allow_private_network,
             runtime: given(args.runtime),
             shell_fallback: args.shell_fallback,

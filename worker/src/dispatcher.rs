@@ -43,8 +43,8 @@ use crate::unit::{Run, Shared};
 const REVOKED_MEMORY: Duration = Duration::from_secs(60);
 /// Between asking and killing when this process ends.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
-/// How long an ending process waits for answers to its last results.
-const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// How long an ending process waits for answers to its last results, and for what is being cleared away.
+const LAST_DEEDS: Duration = Duration::from_secs(3);
 /// How long the socket of our own earlier process may look alive, when we have its runs.
 const PREDECESSOR_LINGERS: Duration = Duration::from_secs(12);
 const TICK: Duration = Duration::from_millis(500);
@@ -147,20 +147,10 @@ impl<E: Executor> Dispatcher<E> {
         let Leftover { queue: index, directory, state, told } = leftover;
         let grant = state.grant.clone();
         let key = RunKey { queue: index, lease: grant.lease_id.clone() };
-        let share = Share { slots: state.slots, memory_bytes: state.memory_bytes, gpus: state.gpus.clone() };
-        self.capacity.retake(&share);
+        self.capacity.retake(&state.share());
         let queue = self.queue(index);
         info!(queue = %queue.key.digest(), job = %short(&grant), "a run of an earlier process is taken up");
-        let run = Run {
-            key: key.clone(),
-            queue: queue.key.clone(),
-            directory,
-            state,
-            share: share.clone(),
-            outbox: queue.outbox.clone(),
-            cache_volume: queue.cache_volume.clone(),
-            grant,
-        };
+        let run = Run::new(key.clone(), queue, directory, state);
         let mut spool = Spool::new(run.grant.job_id.clone(), key.lease.clone());
         let mut begun = Vec::new();
         for batch in &told {
@@ -171,9 +161,9 @@ impl<E: Executor> Dispatcher<E> {
             }
             spool.push(&batch.step, batch.lines.clone());
         }
-        self.spools.insert(key.clone(), spool);
+        self.spools.insert(key, spool);
         self.taken_up = true;
-        self.enter(key, run, share, Standing::Held, Some(told));
+        self.enter(run, Standing::Held, Some(told));
     }
 
     /// Until stopped and drained. `stop` lets running jobs end as configured, `hurry` ends them at once.
@@ -185,12 +175,14 @@ impl<E: Executor> Dispatcher<E> {
     ) {
         let mut ticks = interval(TICK);
         let mut give_up_at: Option<Instant> = None;
-        let mut answers_until: Option<Instant> = None;
+        let mut leave_by: Option<Instant> = None;
         loop {
             let nothing_runs = self.table.values().all(|entry| entry.standing == Standing::Left);
-            if self.draining && nothing_runs && self.units.is_empty() {
-                let until = *answers_until.get_or_insert_with(|| Instant::now() + LAST_ANSWERS);
-                if self.all_answered() || Instant::now() >= until || hurry.is_cancelled() {
+            if self.draining && nothing_runs {
+                // Units that are left only clear away, which the next process does as well.
+                let until = *leave_by.get_or_insert_with(|| Instant::now() + LAST_DEEDS);
+                let is_done = self.units.is_empty() && (self.all_answered() || hurry.is_cancelled());
+                if is_done || Instant::now() >= until {
                     return;
                 }
             }
@@ -283,3 +275,6 @@ impl<E: Executor> Dispatcher<E> {
 fn short(grant: &LeaseGrant) -> String {
     job_label(&grant.job_id).chars().take(12).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ mod clock;
 pub mod config;
 mod disk;
 mod dispatcher;
+pub mod doctor;
 mod executor;
 mod files;
 #[cfg(any(test, fuzzing))]
@@ -30,6 +31,7 @@ mod metrics;
 mod old_way;
 mod outbox;
 mod plan;
+mod prepull;
 mod reaper;
 mod relay_link;
 mod result;

@@ -14,6 +14,7 @@ use dockframe_shared::{Amount, QueueKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::capacity::Share;
 use crate::executor::Image;
 use crate::files::names::job_directory;
 
@@ -49,6 +50,13 @@ pub(crate) struct RunState {
     /// Hard limit of the container.
     #[serde(default)]
     pub(crate) memory_limit: Option<u64>,
+}
+
+impl RunState {
+    /// The part of the machine that the run holds.
+    pub(crate) fn share(&self) -> Share {
+        Share { slots: self.slots, memory_bytes: self.memory_bytes, gpus: self.gpus.clone() }
+    }
 }
 
 impl RunDirectory {

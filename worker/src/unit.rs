@@ -6,89 +6,35 @@
 
 mod disk_watch;
 mod prepare;
+mod shared;
+mod start;
 mod stream;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dockframe_shared::command::TakenWhole;
-use dockframe_shared::protocol::{LeaseGrant, LogKind, Phase};
-use dockframe_shared::{Amount, InstanceId, QueueKey, WorkerId};
+use dockframe_shared::Amount;
+use dockframe_shared::protocol::{LogKind, Phase};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
-use crate::capacity::Share;
+pub(crate) use self::shared::{Run, Shared};
 use crate::clock;
-use crate::config::{Network, PhaseLimits};
-use crate::executor::{ContainerSpec, EngineError, Executor, Image, ImageError, Running, StartError};
-use crate::files::inputs::{Owner, Sources};
+use crate::executor::{EngineError, Executor, Image, ImageError, StartError};
 use crate::files::names::job_label;
-use crate::files::outputs::{OutputsError, Uploader};
-use crate::journal::{Batch, Journal, Position};
+use crate::files::outputs::OutputsError;
+use crate::journal::{Batch, Journal};
 use crate::logs::ResultLog;
-use crate::messages::{Cause, Event, GiveBack, RunKey, StopOrder, Then, UnitEvent};
-use crate::outbox::Outbox;
-use crate::plan::{ImageSource, JobPlan, read_image};
+use crate::messages::{Cause, Event, GiveBack, StopOrder, Then, UnitEvent};
+use crate::plan::{JobPlan, read_image};
 use crate::result::{About, Ending, Outputs, finished, millis};
-use crate::secrets::{Mask, Secrets};
+use crate::secrets::Mask;
 use crate::shrink::shrink;
-use crate::state::{RunDirectory, RunState};
 
 /// An Engine that ends takes its containers along, and is still well for a moment.
 const ENGINE_LAST_BREATH: Duration = Duration::from_secs(1);
-
-/// Starts of one container: the executor may learn something, find the image gone, and lack a shell, once each.
-const LAUNCHES: usize = 4;
-
-/// What all units of a worker share.
-#[derive(Debug)]
-pub(crate) struct Shared<E> {
-    pub(crate) executor: E,
-    pub(crate) sources: Sources,
-    pub(crate) uploader: Uploader,
-    /// Changes when another process turns out to work under it.
-    pub(crate) worker: RwLock<WorkerId>,
-    pub(crate) instance: InstanceId,
-    pub(crate) relay: String,
-    /// The lock that this process holds, as the Engine's host calls it; `None` if it does not see it.
-    pub(crate) host_lock: Option<PathBuf>,
-    pub(crate) limits: PhaseLimits,
-    pub(crate) max_job_duration: Duration,
-    pub(crate) kill_grace: Duration,
-    pub(crate) max_log_bytes: u64,
-    pub(crate) network: Network,
-    pub(crate) owner: Owner,
-    pub(crate) default_memory_bytes: Option<u64>,
-    pub(crate) hide_queue: bool,
-    pub(crate) secrets: Secrets,
-    pub(crate) shell_fallback: bool,
-    pub(crate) enforce_cpus: bool,
-    /// Containers have an init of the Engine's, which starts the program.
-    pub(crate) has_init: bool,
-    /// What one job may have on disk.
-    pub(crate) job_disk_bytes: u64,
-    /// Names of the containers of all runs under way.
-    pub(crate) active: Mutex<HashSet<String>>,
-    /// Longest result that the relay takes.
-    pub(crate) max_finish_bytes: AtomicU64,
-}
-
-/// What one run is.
-#[derive(Debug)]
-pub(crate) struct Run {
-    pub(crate) key: RunKey,
-    pub(crate) queue: QueueKey,
-    pub(crate) grant: LeaseGrant,
-    pub(crate) directory: RunDirectory,
-    pub(crate) state: RunState,
-    pub(crate) share: Share,
-    pub(crate) outbox: Outbox,
-    /// Volume at `/job-cache`.
-    pub(crate) cache_volume: Option<String>,
-}
 
 /// A job under way.
 pub(crate) struct Unit<E> {
@@ -127,7 +73,8 @@ impl From<Ending> for Break {
             | Ending::StartFailed {
                 error: StartError { error: error @ EngineError::Unreachable(_), .. },
                 ..
-            } => Self::machine(error.to_string()),
+            }
+            | Ending::Lost { error: error @ EngineError::Unreachable(_) } => Self::machine(error.to_string()),
             ending => Self::Over(Box::new(ending)),
         }
     }
@@ -136,69 +83,6 @@ impl From<Ending> for Break {
 impl Break {
     fn machine(why: String) -> Self {
         Self::GiveBack(GiveBack { why, cause: Cause::Machine })
-    }
-}
-
-/// Why a container does not run.
-enum Launch {
-    Stopped(StopOrder),
-    NotCreated(EngineError),
-    NotFilled(EngineError),
-    NotStarted(StartError),
-}
-
-impl Launch {
-    /// The image that was found a moment ago is gone.
-    fn is_missing_image(&self) -> bool {
-        matches!(self, Self::NotCreated(EngineError::Refused { status: 404, message }) if message.contains("No such image"))
-    }
-
-    /// What an Engine says that cannot give GPUs to containers (`worker` 21, E8).
-    fn is_missing_gpus(&self) -> bool {
-        matches!(self, Self::NotStarted(failed) if failed.error.to_string().contains("could not select device driver"))
-    }
-}
-
-/// A container that runs, or ran while no worker looked.
-struct Started {
-    container: String,
-    running: Running,
-    begun: Instant,
-    /// Of a container that has ended already.
-    ran_for: Option<Duration>,
-    /// What an earlier process has told of its output.
-    told: Position,
-    memory_bytes: Option<u64>,
-}
-
-impl<E> Shared<E> {
-    pub(crate) fn worker(&self) -> WorkerId {
-        match self.worker.read() {
-            Ok(id) => id.clone(),
-            // Nothing that holds this lock can fail half way.
-            Err(poisoned) => poisoned.into_inner().clone(),
-        }
-    }
-
-    pub(crate) fn active(&self) -> HashSet<String> {
-        self.active.lock().map(|active| active.clone()).unwrap_or_default()
-    }
-
-    fn mark_active(&self, name: &str, is_active: bool) {
-        if let Ok(mut active) = self.active.lock() {
-            if is_active {
-                active.insert(name.to_owned())
-            } else {
-                active.remove(name)
-            };
-        }
-    }
-
-    pub(crate) fn rename(&self, id: WorkerId) {
-        match self.worker.write() {
-            Ok(mut known) => *known = id,
-            Err(poisoned) => *poisoned.into_inner() = id,
-        }
     }
 }
 
@@ -342,8 +226,15 @@ impl<E: Executor> Unit<E> {
             warn!("a container could not be removed, the reaper will: {error}");
         }
         self.shared.mark_active(name, false);
-        let directory = self.run.directory.clone();
-        match tokio::task::spawn_blocking(move || directory.remove()).await {
+        let (directory, secrets, name) =
+            (self.run.directory.clone(), self.shared.secret_files.clone(), name.to_owned());
+        let removing = move || {
+            if let Some(secrets) = secrets {
+                secrets.remove(&name);
+            }
+            directory.remove()
+        };
+        match tokio::task::spawn_blocking(removing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!("a run's directory could not be removed: {error}"),
             Err(error) => warn!("a run's directory could not be removed: {error}"),
@@ -380,8 +271,7 @@ impl<E: Executor> Unit<E> {
         }
         let exit = match streamed.exit {
             Ok(exit) => exit,
-            Err(error @ EngineError::Unreachable(_)) => return Err(Break::machine(error.to_string())),
-            Err(error) => return Ok(Ending::Lost { error }),
+            Err(error) => return Err(Ending::Lost { error }.into()),
         };
         if self.shared.has_init
             && let Some(error) = prepare::failed_exec(exit, &streamed.ran.logs)
@@ -423,142 +313,6 @@ impl<E: Executor> Unit<E> {
                 outputs: Outputs { files: failed.outputs.files, skipped: failed.outputs.skipped },
             },
         })
-    }
-
-    /// The container of an earlier process, if this run has one. Its inputs and its image are left alone.
-    async fn take_up(&mut self, name: &str) -> Result<Option<Started>, Break> {
-        let Some(earlier) = self.earlier.take() else { return Ok(None) };
-        let resumed = match self.run.state.started {
-            true => self.shared.executor.resume(name).await.map_err(|error| Ending::Lost { error })?,
-            false => None,
-        };
-        let Some(resumed) = resumed else {
-            // It had not come to that: begin again, with nothing left of the first time.
-            self.clean_up(name).await;
-            self.phases.clear();
-            self.run.state.started = false;
-            self.write_down().await.map_err(Break::machine)?;
-            return Ok(None);
-        };
-        let now = clock::now();
-        let elapsed = |since: i64| Duration::from_millis(u64::try_from(since).unwrap_or_default());
-        let begun =
-            Instant::now().checked_sub(elapsed(now.since(resumed.started_at))).unwrap_or_else(Instant::now);
-        let told = earlier.iter().rfind(|batch| batch.step.kind() == LogKind::Run);
-        Ok(Some(Started {
-            container: resumed.id,
-            running: resumed.running,
-            begun,
-            ran_for: resumed.finished_at.map(|finished| elapsed(finished.since(resumed.started_at))),
-            told: told.map(|batch| batch.position).unwrap_or_default(),
-            memory_bytes: self.run.state.memory_limit,
-        }))
-    }
-
-    async fn start(&mut self, name: &str, plan: JobPlan) -> Result<Started, Break> {
-        let taken_whole = plan.taken_whole;
-        let image_source = plan.image.clone();
-        let platform = plan.platform.clone();
-        let mut spec = self.prepare(name, plan, image_source.clone()).await?;
-
-        let before = Instant::now();
-        let state = &mut self.run.state;
-        state.started = true;
-        state.image = self.image.clone();
-        state.phases = self.phases.clone();
-        state.memory_limit = spec.memory_bytes;
-        let (directory, state) = (self.run.directory.clone(), state.clone());
-        let saving = tokio::task::spawn_blocking(move || directory.save(&state));
-        let mut launched = self.launch(name, &spec).await;
-        for _ in 1..LAUNCHES {
-            let Err(failed) = &launched else { break };
-            let better =
-                self.another_try(failed, &spec, taken_whole, &image_source, platform.as_deref()).await?;
-            let Some(better) = better else { break };
-            spec = better;
-            self.shared.executor.remove(name).await.map_err(|error| Ending::CreateFailed { error })?;
-            launched = self.launch(name, &spec).await;
-        }
-        match saving.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!("a run's state cannot be written: {error}"),
-            Err(error) => warn!("a run's state cannot be written: {error}"),
-        }
-        let (container, running) = launched.map_err(|failed| {
-            if failed.is_missing_gpus() {
-                let why = "the Docker Engine of this worker cannot give GPUs to containers".to_owned();
-                return Break::GiveBack(GiveBack { why, cause: Cause::NoGpus });
-            }
-            match failed {
-                Launch::Stopped(order) => Break::Stopped(order),
-                Launch::NotCreated(error) | Launch::NotFilled(error) => Ending::CreateFailed { error }.into(),
-                Launch::NotStarted(error) => {
-                    let hint = prepare::start_hint(&error, taken_whole, &self.run.grant);
-                    Ending::StartFailed { error, hint }.into()
-                }
-            }
-        })?;
-        self.spent("start", before);
-        Ok(Started {
-            container,
-            running,
-            begun: Instant::now(),
-            ran_for: None,
-            told: Position::default(),
-            memory_bytes: spec.memory_bytes,
-        })
-    }
-
-    /// What may start where `spec` did not: the same where the executor has learned something, an image that is here
-    /// again, or a shell.
-    async fn another_try(
-        &mut self,
-        failed: &Launch,
-        spec: &ContainerSpec,
-        taken_whole: Option<TakenWhole>,
-        source: &ImageSource,
-        platform: Option<&str>,
-    ) -> Result<Option<ContainerSpec>, Break> {
-        if failed.is_missing_image() {
-            let (lines, _) = tokio::sync::mpsc::channel(256);
-            let shared = Arc::clone(&self.shared);
-            let again = shared.executor.image(source, platform, &lines);
-            let image = interruptible(&mut self.stop, again).await.map_err(Break::Stopped)?;
-            let image = image.map_err(|error| Ending::ImageFailed { error })?;
-            return Ok(Some(ContainerSpec { image, ..spec.clone() }));
-        }
-        let Launch::NotStarted(error) = failed else { return Ok(None) };
-        if error.is_worth_another {
-            return Ok(Some(spec.clone()));
-        }
-        let lacks_shell = self.shared.shell_fallback
-            && taken_whole.is_some()
-            && prepare::is_missing_program(error)
-            && spec.entrypoint.is_none()
-            && spec.command.as_ref().is_some_and(|command| command.len() == 1)
-            && !spec.image.has_entrypoint;
-        Ok(match &spec.command {
-            Some(command) if lacks_shell => {
-                let shell = ["/bin/sh", "-c"].map(str::to_owned);
-                let command = Some(shell.into_iter().chain(command.iter().cloned()).collect());
-                Some(ContainerSpec { command, ..spec.clone() })
-            }
-            _ => None,
-        })
-    }
-
-    /// Neither creation nor start is broken off by an order to stop: whatever is created must be known to be there.
-    async fn launch(&mut self, name: &str, spec: &ContainerSpec) -> Result<(String, Running), Launch> {
-        let shared = Arc::clone(&self.shared);
-        let container = shared.executor.create(spec).await.map_err(Launch::NotCreated)?;
-        if let Some(order) = *self.stop.borrow() {
-            return Err(Launch::Stopped(order));
-        }
-        let filled =
-            interruptible(&mut self.stop, shared.executor.fill(spec)).await.map_err(Launch::Stopped)?;
-        filled.map_err(Launch::NotFilled)?;
-        let running = self.shared.executor.start(name).await.map_err(Launch::NotStarted)?;
-        Ok((container, running))
     }
 
     async fn phase(&self, phase: Phase) {

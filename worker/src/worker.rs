@@ -1,6 +1,7 @@
 //! A worker from its start to its end: everything put together.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::files::cache::InputCache;
 use crate::files::fetch::{Http, HttpSetupError};
 use crate::files::inputs::Sources;
 use crate::files::outputs::Uploader;
+use crate::files::secret_files::SecretFiles;
 use crate::identity::{Identity, IdentityError};
 use crate::messages::QueueIndex;
 use crate::metrics::{Metrics, server};
@@ -32,7 +34,7 @@ use crate::outbox::Outbox;
 use crate::relay_link::{Farewell, Link};
 use crate::secrets::Secrets;
 use crate::unit::Shared;
-use crate::{housekeeping, install_crypto, metrics, reaper, tls};
+use crate::{housekeeping, install_crypto, metrics, prepull, reaper, tls};
 
 /// Volume of all jobs of a host, known to other programs.
 const CACHE_VOLUME: &str = "metaframe-container-worker-cache";
@@ -84,6 +86,7 @@ pub struct Worker {
     cache: InputCache,
     metrics_listener: Option<TcpListener>,
     leftovers: Vec<Leftover>,
+    secret_files: Option<SecretFiles>,
     hurry: CancellationToken,
 }
 
@@ -106,35 +109,9 @@ impl Worker {
             config.ignore_certificate_errors,
             config.max_input_bytes,
         )?;
-        let scratch = identity.place.join("builds");
         // What a killed process left of its builds; missing is the usual case.
-        let _ = std::fs::remove_dir_all(&scratch);
-        let docker = Docker::connect(Settings {
-            host: config.engine_address.clone(),
-            certificates: config.engine_certificates.clone(),
-            network: NetworkRules {
-                mode: config.network,
-                allow_private: config.allow_private_network,
-                relay: config.api_address.clone(),
-            },
-            disk_rules: config.disk_rules,
-            ledger: identity.place.join("images.json"),
-            runtime: config.runtime.clone(),
-            http: http.clone(),
-            scratch: scratch.clone(),
-            patience: config.engine_patience,
-            data_directory: config.data_directory.clone(),
-            host_data_directory: config.host_data_directory.clone(),
-            pull_policy: config.pull_policy,
-            sandbox: config.sandbox,
-            user: config.job_user.clone(),
-            inputs_readonly: config.inputs_readonly,
-            enforce_cpus: config.enforce_cpus,
-            cache_volumes: config.queues.iter().filter_map(|queue| cache_volume(&config, queue)).collect(),
-            credentials_directory: config.credentials_directory.clone(),
-            credentials: config.registry_credentials.clone().map(|credentials| credentials.0),
-        })
-        .await?;
+        let _ = std::fs::remove_dir_all(scratch(&identity.place));
+        let docker = Docker::connect(settings(&config, &identity.place, http.clone())).await?;
         let cache = open_cache(&config)?;
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(server::bind(address).await.map_err(StartError::Metrics)?),
@@ -143,6 +120,7 @@ impl Worker {
         let leftovers = adoption::find(&identity.place, &config.queues);
         let kept: HashSet<String> = leftovers.iter().map(|left| left.directory.container_name()).collect();
         reaper::clear(&docker, identity.id.as_str(), &identity.place, &kept).await;
+        let secret_files = open_secret_files(&config, &docker, &identity.place, &kept).await;
         Ok(Self {
             config,
             gpus,
@@ -152,6 +130,7 @@ impl Worker {
             cache,
             metrics_listener,
             leftovers,
+            secret_files,
             hurry: CancellationToken::new(),
         })
     }
@@ -168,7 +147,18 @@ impl Worker {
     /// # Errors
     /// [`RunError`] when it cannot begin.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { config, gpus, identity, docker, http, cache, metrics_listener, leftovers, hurry } = self;
+        let Self {
+            config,
+            gpus,
+            identity,
+            docker,
+            http,
+            cache,
+            metrics_listener,
+            leftovers,
+            secret_files,
+            hurry,
+        } = self;
         let disk = Disk::new(&config.data_directory, config.disk_rules);
         let metrics = Metrics::default();
         metrics.describe(describe(&config));
@@ -247,6 +237,7 @@ impl Worker {
             default_memory_bytes: config.default_memory_bytes,
             hide_queue: config.hide_queue,
             secrets: Secrets::new(&config.secrets),
+            secret_files,
             shell_fallback: config.shell_fallback,
             enforce_cpus: config.enforce_cpus,
             has_init: config.sandbox == Sandbox::Strict,
@@ -255,6 +246,7 @@ impl Worker {
         });
         let mut services: JoinSet<()> = JoinSet::new();
         services.spawn(reaper::run(Arc::clone(&shared)));
+        services.spawn(prepull::run(Arc::clone(&shared), config.prepull.clone()));
         services.spawn(housekeeping::run(Arc::clone(&shared), disk.clone()));
         if let Some(listener) = metrics_listener {
             let serving = server::serve(listener, Arc::clone(&shared));
@@ -337,6 +329,41 @@ fn listen(stop: CancellationToken, hurry: CancellationToken) -> std::io::Result<
     Ok(listening.abort_handle())
 }
 
+/// Where build contexts are unpacked.
+fn scratch(place: &Path) -> PathBuf {
+    place.join("builds")
+}
+
+/// What the configuration says about the Engine, for a worker whose place on disk this is.
+pub(crate) fn settings(config: &Config, place: &Path, http: Http) -> Settings {
+    Settings {
+        host: config.engine_address.clone(),
+        certificates: config.engine_certificates.clone(),
+        network: NetworkRules {
+            mode: config.network,
+            allow_private: config.allow_private_network,
+            relay: config.api_address.clone(),
+        },
+        disk_rules: config.disk_rules,
+        ledger: place.join("images.json"),
+        runtime: config.runtime.clone(),
+        http,
+        scratch: scratch(place),
+        patience: config.engine_patience,
+        data_directory: config.data_directory.clone(),
+        host_data_directory: config.host_data_directory.clone(),
+        pull_policy: config.pull_policy,
+        pinned: config.prepull.clone(),
+        sandbox: config.sandbox,
+        user: config.job_user.clone(),
+        inputs_readonly: config.inputs_readonly,
+        enforce_cpus: config.enforce_cpus,
+        cache_volumes: config.queues.iter().filter_map(|queue| cache_volume(config, queue)).collect(),
+        credentials_directory: config.credentials_directory.clone(),
+        credentials: config.registry_credentials.clone().map(|credentials| credentials.0),
+    }
+}
+
 /// The volume at `/job-cache` for the jobs of a queue.
 fn cache_volume(config: &Config, queue: &QueueKey) -> Option<String> {
     match config.job_cache_scope {
@@ -347,6 +374,27 @@ fn cache_volume(config: &Config, queue: &QueueKey) -> Option<String> {
             Some(format!("{CACHE_VOLUME}-{digest}"))
         }
     }
+}
+
+/// In memory, where the Engine's host shares it; a worker that lends no secrets looks for nothing.
+async fn open_secret_files(
+    config: &Config,
+    docker: &Docker,
+    place: &Path,
+    kept: &HashSet<String>,
+) -> Option<SecretFiles> {
+    if config.secrets.is_empty() {
+        return None;
+    }
+    let opened = match docker.shared_memory().await {
+        Some(memory) => SecretFiles::open(&memory, place, kept).map_err(|error| error.to_string()),
+        None => Err("it shares no memory file system with the Docker Engine's host".to_owned()),
+    };
+    opened
+        .inspect_err(|why| {
+            warn!("secrets that jobs want as files lie in the data directory while a job runs: {why}")
+        })
+        .ok()
 }
 
 /// Of the inputs that are kept for later jobs.

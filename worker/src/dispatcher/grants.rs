@@ -83,42 +83,27 @@ impl<E: Executor> Dispatcher<E> {
     fn begin(&mut self, key: RunKey, grant: LeaseGrant, share: Share) {
         let place = self.rules.place.clone();
         let queue = self.queue(key.queue);
+        info!(queue = %queue.key.digest(), job = %short(&grant), attempt = grant.attempt, "a job is granted");
         let directory = RunDirectory::new(&place, &queue.key, &grant);
         let state = RunState {
             queue: queue.key.digest().to_hex(),
-            grant: grant.clone(),
+            grant,
             accepted: clock::now(),
             slots: share.slots,
             memory_bytes: share.memory_bytes,
-            gpus: share.gpus.clone(),
+            gpus: share.gpus,
             started: false,
             image: Image::default(),
             phases: BTreeMap::new(),
             memory_limit: None,
         };
-        info!(queue = %queue.key.digest(), job = %short(&grant), attempt = grant.attempt, "a job is granted");
-        let run = Run {
-            key: key.clone(),
-            queue: queue.key.clone(),
-            directory,
-            state,
-            share: share.clone(),
-            outbox: queue.outbox.clone(),
-            cache_volume: queue.cache_volume.clone(),
-            grant,
-        };
-        self.spools.insert(key.clone(), Spool::new(run.grant.job_id.clone(), key.lease.clone()));
-        self.enter(key, run, share, Standing::Offered, None);
+        let run = Run::new(key.clone(), queue, directory, state);
+        self.spools.insert(key.clone(), Spool::new(run.grant.job_id.clone(), key.lease));
+        self.enter(run, Standing::Offered, None);
     }
 
-    pub(super) fn enter(
-        &mut self,
-        key: RunKey,
-        run: Run,
-        share: Share,
-        standing: Standing,
-        told: Option<Vec<Batch>>,
-    ) {
+    pub(super) fn enter(&mut self, run: Run, standing: Standing, told: Option<Vec<Batch>>) {
+        let (key, share) = (run.key.clone(), run.share.clone());
         let (stop, stop_heard) = watch::channel(None);
         let (go, go_heard) = oneshot::channel();
         let directory = run.directory.clone();

@@ -1,11 +1,14 @@
 //! What can run a container: the one trait between a job's state machine and the world (`worker` 22.3, B32).
 //!
-//! [`docker`] speaks to a real Engine, and is the only one that may name the Engine's client library.
+//! [`docker`] speaks to a real Engine, and is the only one that may name the Engine's client library. `scripted` is for
+//! tests: containers in memory that do as they are told.
 //!
 //! Containers are named by the worker before they exist ([`ContainerSpec::name`]), so that whatever was begun can be
 //! stopped and removed even when the answer to its creation was lost.
 
 pub(crate) mod docker;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -9,11 +9,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use dockframe_shared::ContentHash;
 use dockframe_shared::net::is_public;
+use dockframe_shared::{ContentHash, Timestamp};
 use percent_encoding::utf8_percent_encode;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_RANGE, LOCATION, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, IF_RANGE, LOCATION, RANGE};
 use reqwest::{Body, Client, Method, Response, StatusCode, redirect};
 use sha2::{Digest, Sha256};
 use tokio::fs::File;
@@ -23,7 +23,7 @@ use tokio_util::io::ReaderStream;
 use url::{Host, Url};
 
 use crate::relay_link::SEGMENT;
-use crate::tls;
+use crate::{clock, tls};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Longest silence within an answer.
@@ -254,6 +254,19 @@ impl Http {
         match response.status() {
             status if status.is_success() => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
+            status => Err(HttpError::Status(status)),
+        }
+    }
+
+    /// Asks the relay whether it is well: its clock, if it tells.
+    pub(crate) async fn relay_clock(&self) -> Result<Option<Timestamp>, HttpError> {
+        let address = format!("{}/healthz", self.relay.as_str().trim_end_matches('/'));
+        let response = self.open.get(address).send().await.map_err(|error| transport(&error))?;
+        match response.status() {
+            status if status.is_success() => {
+                let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
+                Ok(date.and_then(clock::parse_http_date))
+            }
             status => Err(HttpError::Status(status)),
         }
     }

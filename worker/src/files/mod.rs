@@ -10,3 +10,4 @@ pub(crate) mod fetch;
 pub(crate) mod inputs;
 pub(crate) mod names;
 pub(crate) mod outputs;
+pub(crate) mod secret_files;

@@ -1,5 +1,6 @@
 //! The first half of a job: inputs and image side by side, and what the container is told.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,12 +32,7 @@ impl<E: Executor> Unit<E> {
         mut plan: JobPlan,
         source: ImageSource,
     ) -> Result<ContainerSpec, Break> {
-        for (wish, value) in self.shared.secrets.of(&plan.secrets) {
-            if wish.form == SecretForm::File {
-                let content = Content::Bytes(value.to_owned().into());
-                plan.mounted.push(MountedFile { target: format!("/run/secrets/{}", wish.name), content });
-            }
-        }
+        let secrets = self.write_secrets(name, &mut plan).await?;
         let (lines, mut build_lines) = mpsc::channel(256);
         let shared = Arc::clone(&self.shared);
         let directory = self.run.directory.clone();
@@ -104,7 +100,41 @@ impl<E: Executor> Unit<E> {
             self.phases.insert("image".to_owned(), millis(took));
             self.image = image;
         }
-        Ok(self.spec(name, plan, targets))
+        let mut spec = self.spec(name, plan, targets);
+        spec.mounted.extend(secrets);
+        Ok(spec)
+    }
+
+    /// Secrets that are wanted as files: written to memory where that is shared with the Engine's host, else left to
+    /// the plan, to be written with the other files. Which files in memory are to be mounted where.
+    async fn write_secrets(&self, name: &str, plan: &mut JobPlan) -> Result<Vec<(PathBuf, String)>, Break> {
+        let wanted = self.shared.secrets.of(&plan.secrets).filter(|(wish, _)| wish.form == SecretForm::File);
+        let secrets: Vec<(String, String)> =
+            wanted.map(|(wish, value)| (format!("/run/secrets/{}", wish.name), value.to_owned())).collect();
+        if secrets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(files) = self.shared.secret_files.clone() else {
+            plan.mounted.extend(
+                secrets
+                    .into_iter()
+                    .map(|(target, value)| MountedFile { target, content: Content::Bytes(value.into()) }),
+            );
+            return Ok(Vec::new());
+        };
+        let (name, owner) = (name.to_owned(), self.shared.owner);
+        let writing = move || {
+            // Of an earlier try.
+            files.remove(&name);
+            let paths = files.write(&name, &secrets, owner)?;
+            let targets = secrets.into_iter().map(|(target, _)| target);
+            std::io::Result::Ok(paths.into_iter().zip(targets).collect())
+        };
+        match tokio::task::spawn_blocking(writing).await {
+            Ok(Ok(mounted)) => Ok(mounted),
+            Ok(Err(error)) => Err(Break::machine(format!("secrets cannot be written to memory: {error}"))),
+            Err(error) => Err(Break::machine(format!("secrets cannot be written to memory: {error}"))),
+        }
     }
 
     fn spec(&self, name: &str, plan: JobPlan, targets: Vec<String>) -> ContainerSpec {

@@ -9,7 +9,8 @@ use futures_util::StreamExt as _;
 use tokio::time::sleep_until;
 use tracing::{debug, warn};
 
-use super::{Break, Started, Unit, disk_watch, ordered};
+use super::start::Started;
+use super::{Break, Unit, disk_watch, ordered};
 use crate::clock;
 use crate::executor::{Chunk, EngineError, Executor, Exit};
 use crate::journal::Position;

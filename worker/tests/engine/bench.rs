@@ -57,11 +57,8 @@ impl Bench {
         self.start_with(flags, |_| {}).await
     }
 
-    pub(crate) async fn start_with(
-        &self,
-        flags: &[&str],
-        change: impl FnOnce(&mut Config),
-    ) -> Result<Running, dockframe_worker::StartError> {
+    /// The words of a worker's command line, for the queue `q` unless they name one.
+    pub(crate) fn arguments(&self, flags: &[&str]) -> RunArgs {
         let data = self.data.path().display().to_string();
         let api = format!("--api-address={}", self.relay.address);
         let id = format!("--id={}", self.worker_id);
@@ -71,7 +68,15 @@ impl Bench {
         if !flags.iter().any(|flag| !flag.starts_with('-')) {
             line.push("q");
         }
-        let mut config = Config::resolve(Line::try_parse_from(line).unwrap().run, |_| None)?;
+        Line::try_parse_from(line).unwrap().run
+    }
+
+    pub(crate) async fn start_with(
+        &self,
+        flags: &[&str],
+        change: impl FnOnce(&mut Config),
+    ) -> Result<Running, dockframe_worker::StartError> {
+        let mut config = Config::resolve(self.arguments(flags), engine_of_the_tests)?;
         change(&mut config);
         let worker = Worker::start(config).await?;
         let (stop, hurry) = (CancellationToken::new(), worker.hurry());
@@ -146,6 +151,11 @@ pub(crate) fn docker(arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .expect("the docker program is installed")
+}
+
+/// The environment of a worker in these tests: only which Engine it is, as for the `docker` command beside it.
+pub(crate) fn engine_of_the_tests(name: &str) -> Option<String> {
+    (name == "DOCKER_HOST").then(|| std::env::var(name).ok()).flatten()
 }
 
 fn show_logs() {

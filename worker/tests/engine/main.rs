@@ -5,6 +5,7 @@
 mod bench;
 mod builds;
 mod container;
+mod doctor;
 mod faults;
 mod hostile;
 mod killed;

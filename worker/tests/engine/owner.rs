@@ -107,6 +107,12 @@ async fn a_secret_is_lent_by_name_and_hidden_in_what_the_job_writes() {
         json!({"image": bench.image, "command": ["sh", "-c", script], "secrets": {"TOKEN": "file"}});
     let (_, result) = run(&bench, "l2", as_file).await;
     assert_eq!(text(&result), "have\nfile\n", "asked for as a file, it is no variable");
+    // Where memory is shared with the Engine, as on the machine itself, a file is on no disk.
+    let script = "stat -f -c %T /run/secrets/TOKEN";
+    let where_it_is =
+        json!({"image": bench.image, "command": ["sh", "-c", script], "secrets": {"TOKEN": "file"}});
+    let (_, result) = run(&bench, "l5", where_it_is).await;
+    assert_eq!(text(&result), "tmpfs\n");
     let (_, result) = run(&bench, "l3", json!({"image": bench.image, "command": "env"})).await;
     assert!(!text(&result).contains("TOKEN"), "not asked for, not given");
     let (why, retry) = declined(&bench, "l4", json!({"image": bench.image, "secrets": ["OTHER"]})).await;
@@ -175,7 +181,10 @@ async fn jobs_are_kept_out_of_this_host_and_private_networks_unless_allowed() {
     let worker = bench.worker(&[]).await;
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let script = format!("nc -w 2 {} {port} < /dev/null && echo reached || echo blocked", gateway(&bench));
+    let script = format!(
+        "nc -w 2 {} {port} < /dev/null 2> /dev/null && echo reached || echo blocked",
+        gateway(&bench)
+    );
     let definition = json!({"image": bench.image, "command": ["sh", "-c", script]});
     let (_, result) = run(&bench, "l1", definition.clone()).await;
     assert_eq!(text(&result).lines().last(), Some("blocked"), "{}", text(&result));
@@ -207,6 +216,23 @@ async fn images_that_the_worker_brought_make_room_and_others_stay() {
     assert!(is_there(&others.image), "it is not the worker's");
     worker.stop().await;
     docker(&["rm", &holder]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_leads_nowhere_is_the_engines_internal_one() {
+    let bench = Bench::new().await;
+    let worker = bench.worker(&["--network=internal"]).await;
+    let name = "metaframe-container-worker-network-internal";
+    let definition =
+        json!({"image": bench.image, "command": ["sh", "-c", "ip -o -4 addr show eth0; sleep 60"]});
+    bench.relay.grant("l1", "j", definition);
+    bench.relay.log_with("l1", "inet ").await;
+    let host = bench.inspect(&bench.containers()[0])["HostConfig"].clone();
+    assert_eq!(host["NetworkMode"], name);
+    // What the Engine makes of it is the Engine's: it lets nothing out of such a network, and nothing in.
+    let inspected = docker(&["network", "inspect", name, "--format", "{{.Internal}}"]);
+    assert_eq!(String::from_utf8(inspected.stdout).unwrap().trim(), "true");
+    worker.stop().await;
 }
 
 async fn get(port: u16, path: &str) -> String {

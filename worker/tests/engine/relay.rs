@@ -101,6 +101,7 @@ impl Relay {
             paths: Mutex::default(),
         });
         let router = Router::new()
+            .route("/healthz", get(async || "OK"))
             .route("/q/{queue}/worker", get(socket))
             .route("/f/{key}", get(read_blob).put(write_blob))
             .route("/stored/{key}", get(read_blob).put(store_blob))

@@ -200,7 +200,8 @@ impl Images {
             ("labels", json(&labels)),
             ("buildargs", json(&arguments)),
         ];
-        if self.builder.network == Network::None {
+        // A build can be put on no network of ours: one that leads nowhere is none.
+        if self.builder.network != Network::Nat {
             query.push(("networkmode", "none".to_owned()));
         }
         query.extend(plan.target.clone().map(|target| ("target", target)));

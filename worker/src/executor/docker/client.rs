@@ -26,6 +26,7 @@ use super::logs::chunks;
 use super::network::is_network_fault;
 use super::paths::Sharing;
 use crate::clock;
+use crate::config::Network;
 use crate::disk::Disk;
 use crate::executor::{
     BuildLines, ContainerSpec, EngineError, Executor, Exit, Image, ImageError, Labelled, Resumed, Running,
@@ -51,6 +52,8 @@ pub(crate) struct Docker {
     /// Where the Engine keeps its things.
     pub(super) disk: Disk,
     pub(super) images: Images,
+    /// Of jobs that do not ask for less.
+    pub(super) network: Network,
     pub(super) raises_open_files: AtomicBool,
 }
 

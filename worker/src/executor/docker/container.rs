@@ -16,6 +16,8 @@ use crate::executor::ContainerSpec;
 
 /// Name of the jobs' network, known to other programs.
 pub(super) const NETWORK: &str = "metaframe-container-worker-network";
+/// Of the one that leads nowhere.
+pub(super) const INTERNAL_NETWORK: &str = "metaframe-container-worker-network-internal";
 
 /// The Engine's default set less raw sockets and device nodes.
 const COMPAT_CAPABILITIES: [&str; 12] = [
@@ -51,6 +53,18 @@ pub(super) struct Rules {
     pub(super) enforce_cpus: bool,
 }
 
+/// Kind of NVIDIA's devices, as the Container Device Interface names them.
+pub(super) const CDI_GPU: &str = "nvidia.com/gpu";
+
+/// How an Engine gives GPUs to containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GpuWay {
+    /// By NVIDIA's own runtime.
+    Runtime,
+    /// By the Container Device Interface.
+    Cdi,
+}
+
 /// What the Engine's host can do (`GET /info`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Abilities {
@@ -64,6 +78,7 @@ pub(super) struct Abilities {
     pub(super) raises_open_files: bool,
     /// Binds need a label.
     pub(super) has_selinux: bool,
+    pub(super) gpus: GpuWay,
 }
 
 pub(super) fn create_body(
@@ -76,6 +91,7 @@ pub(super) fn create_body(
         network_mode: Some(
             match spec.network {
                 Network::Nat => NETWORK,
+                Network::Internal => INTERNAL_NETWORK,
                 Network::None => "none",
             }
             .to_owned(),
@@ -83,14 +99,7 @@ pub(super) fn create_body(
         shm_size: spec
             .shm_bytes
             .map(|bytes| signed(spec.memory_bytes.map_or(bytes, |limit| bytes.min(limit)))),
-        device_requests: (!spec.gpus.is_empty()).then(|| {
-            vec![DeviceRequest {
-                driver: Some("nvidia".to_owned()),
-                device_ids: Some(spec.gpus.clone()),
-                capabilities: Some(vec![vec!["gpu".to_owned()]]),
-                ..DeviceRequest::default()
-            }]
-        }),
+        device_requests: (!spec.gpus.is_empty()).then(|| vec![gpus(&spec.gpus, abilities.gpus)]),
         runtime: rules.runtime.clone(),
         ..HostConfig::default()
     };
@@ -114,6 +123,22 @@ pub(super) fn create_body(
         attach_stderr: Some(true),
         host_config: Some(host),
         ..ContainerCreateBody::default()
+    }
+}
+
+fn gpus(ids: &[String], way: GpuWay) -> DeviceRequest {
+    match way {
+        GpuWay::Runtime => DeviceRequest {
+            driver: Some("nvidia".to_owned()),
+            device_ids: Some(ids.to_vec()),
+            capabilities: Some(vec![vec!["gpu".to_owned()]]),
+            ..DeviceRequest::default()
+        },
+        GpuWay::Cdi => DeviceRequest {
+            driver: Some("cdi".to_owned()),
+            device_ids: Some(ids.iter().map(|id| format!("{CDI_GPU}={id}")).collect()),
+            ..DeviceRequest::default()
+        },
     }
 }
 
@@ -241,6 +266,7 @@ mod tests {
         limits_cpus: true,
         raises_open_files: true,
         has_selinux: false,
+        gpus: GpuWay::Runtime,
     };
 
     fn spec() -> ContainerSpec {
@@ -311,6 +337,16 @@ mod tests {
         assert_eq!(
             body["HostConfig"]["DeviceRequests"],
             serde_json::json!([{"Driver": "nvidia", "DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}])
+        );
+    }
+
+    #[test]
+    fn where_devices_have_an_interface_of_their_own_gpus_are_named_by_it() {
+        let spec = ContainerSpec { gpus: vec!["0".into(), "GPU-5a".into()], ..spec() };
+        let body = body(&spec, &rules(Sandbox::Compat), &Abilities { gpus: GpuWay::Cdi, ..ABLE });
+        assert_eq!(
+            body["HostConfig"]["DeviceRequests"],
+            serde_json::json!([{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0", "nvidia.com/gpu=GPU-5a"]}])
         );
     }
 

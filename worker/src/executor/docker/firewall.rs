@@ -65,6 +65,11 @@ pub(super) async fn apply(interface: &str, rules: &NetworkRules) -> Result<Appli
     Ok(Applied::Closed)
 }
 
+/// Whether this process may set rules for the Engine's bridges. The error is for the owner.
+pub(super) async fn is_settable() -> Result<(), String> {
+    filter(&["-S", "DOCKER-USER"], "").await
+}
+
 /// Both chains, as the filter's own tool reads them.
 fn table(relay: &[SocketAddrV4]) -> String {
     let mut text = format!("*filter\n:{FORWARD} - [0:0]\n:{INPUT} - [0:0]\n");

@@ -1,6 +1,6 @@
 //! Making an image available: which policy, one pull for many jobs, progress in words (`worker` 10.2).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub(super) struct Images {
     pub(super) builder: Builder,
     pub(super) ledger: Ledger,
     policy: PullPolicy,
+    /// References that never go to make room.
+    pub(super) pinned: HashSet<String>,
     pub(super) credentials: Credentials,
     pulls: Semaphore,
     /// One lock a reference: the second job of an image waits for the first one's pull.
@@ -59,6 +61,7 @@ impl Images {
         engine: Engine,
         builder: Builder,
         policy: PullPolicy,
+        pinned: &[String],
         credentials: Credentials,
         ledger: Ledger,
     ) -> Self {
@@ -67,6 +70,7 @@ impl Images {
             builder,
             ledger,
             policy,
+            pinned: pinned.iter().map(|reference| with_tag(reference)).collect(),
             credentials,
             pulls: Semaphore::new(PULLS_AT_ONCE),
             locks: Mutex::default(),
@@ -154,18 +158,21 @@ impl Images {
             (Some(_), PullPolicy::IfNotPresent | PullPolicy::Never) => false,
             (Some(local), PullPolicy::Default) => self.is_outdated(reference, local, lines).await,
         };
+        let mut found = local;
         if pull {
             match self.pull(reference, platform, lines).await {
-                Ok(()) => self.note_brought(reference),
+                Ok(()) => {
+                    self.note_brought(reference);
+                    found = self.local(reference, platform).await?;
+                }
                 // An old copy is better than none when the registry is away; a refusal is the truth.
-                Err(failure) if local.is_some() && failure.is_transient => {
+                Err(failure) if found.is_some() && failure.is_transient => {
                     say(lines, format!("{}; the local copy is used", failure.text)).await;
                 }
                 Err(failure) => return Err(ImageError::Pull(failure.text)),
             }
         }
         self.mark_checked(reference);
-        let found = self.local(reference, platform).await?;
         let image =
             found.ok_or_else(|| ImageError::Pull(format!("the image {reference} was pulled and is gone")))?;
         Ok(describe(reference, &image))

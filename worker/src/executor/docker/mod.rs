@@ -25,5 +25,5 @@ mod tidy;
 
 pub(crate) use client::Docker;
 pub use connect::ConnectError;
-pub(crate) use connect::Settings;
+pub(crate) use connect::{Examined, Settings, examine};
 pub(crate) use firewall::NetworkRules;

@@ -36,7 +36,7 @@ impl Images {
         let mut tidied = Tidied { build_cache_bytes: self.prune_build_cache().await, ..Tidied::default() };
         // Without knowing what runs, nothing goes.
         let Some(busy) = self.in_use().await else { return tidied };
-        for reference in candidates(self.ledger.oldest_first(), clock::now().as_millis()) {
+        for reference in candidates(self.ledger.oldest_first(), clock::now().as_millis(), &self.pinned) {
             if used() <= rules.images_to_percent {
                 break;
             }
@@ -96,8 +96,13 @@ impl Images {
 }
 
 /// What may go, in this order.
-fn candidates(oldest_first: Vec<(String, i64)>, now_ms: i64) -> impl Iterator<Item = String> {
-    oldest_first.into_iter().filter(move |(_, at)| now_ms - at >= RECENT_MS).map(|(reference, _)| reference)
+fn candidates(
+    oldest_first: Vec<(String, i64)>,
+    now_ms: i64,
+    pinned: &HashSet<String>,
+) -> impl Iterator<Item = String> {
+    let may_go = move |(name, at): &(String, i64)| now_ms - at >= RECENT_MS && !pinned.contains(name);
+    oldest_first.into_iter().filter(may_go).map(|(reference, _)| reference)
 }
 
 #[cfg(test)]
@@ -107,7 +112,14 @@ mod tests {
     #[test]
     fn what_was_used_a_moment_ago_stays() {
         let entries = vec![("old".to_owned(), 0), ("edge".to_owned(), 1000), ("new".to_owned(), 1001)];
-        let names: Vec<_> = candidates(entries, 1000 + RECENT_MS).collect();
+        let names: Vec<_> = candidates(entries, 1000 + RECENT_MS, &HashSet::new()).collect();
         assert_eq!(names, ["old", "edge"]);
+    }
+
+    #[test]
+    fn what_the_owner_wants_ahead_stays() {
+        let entries = vec![("a:1".to_owned(), 0), ("b:1".to_owned(), 0)];
+        let pinned = HashSet::from(["a:1".to_owned()]);
+        assert_eq!(candidates(entries, 1 << 40, &pinned).collect::<Vec<_>>(), ["b:1"]);
     }
 }
