@@ -102,8 +102,7 @@ pub(crate) async fn local_metrics(State(app): State<Arc<App>>) -> Result<Respons
 }
 
 async fn metrics_of(app: &App, key: &QueueKey) -> Result<Response, ApiError> {
-    let queue = app.service.open(key).await?;
-    let (queued, running) = queue.cache().counts();
+    let (queued, running) = app.service.counts(key).await?;
     let text = format!(
         "\n# HELP queue_length The number of outstanding jobs in the queue\n\
          # TYPE queue_length gauge\nqueue_length {}\n",

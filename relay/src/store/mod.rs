@@ -26,8 +26,8 @@ use futures_util::future::BoxFuture;
 use self::collect::Collect;
 use self::news::Others;
 use crate::clock::Clock;
-use crate::queue::command::Due;
-use crate::queue::view::Key;
+use crate::queue::command::{Decision, Due};
+use crate::queue::view::{Entry, Key};
 
 /// Bytes with their revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,38 @@ pub(crate) struct Commit {
     /// Set unless they are there, not before this commit is sure: a store that cannot do both in one step does this
     /// after it, and a due entry repeats it.
     pub offers: Vec<(DocumentKey, Vec<u8>)>,
+}
+
+impl Commit {
+    /// What a decision writes and makes due. What goes with it is the caller's to add.
+    pub(crate) fn of<E>(
+        queue: QueueDigest,
+        at: Timestamp,
+        decision: &Decision,
+        mut encode: impl FnMut(&Entry) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, E> {
+        let mut writes = Vec::with_capacity(decision.writes.len());
+        for write in &decision.writes {
+            // Written once, by a decision whose record is compared.
+            let any = matches!(write.key, Key::Run(_));
+            writes.push(StoreWrite {
+                key: write.key.clone(),
+                expected: if any { ANY_REVISION } else { write.expected },
+                revision: write.revision,
+                bytes: write.entry.as_ref().map(&mut encode).transpose()?,
+                live: write.live,
+            });
+        }
+        Ok(Self {
+            queue,
+            at,
+            writes,
+            due: decision.due.clone(),
+            done: Vec::new(),
+            documents: Vec::new(),
+            offers: Vec::new(),
+        })
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -30,7 +30,7 @@ use crate::queue::record::{Holder, Lease, Needs, Outcome, Phase, Record, Source}
 use crate::queue::service::SharedRecord;
 use crate::queue::timing;
 use crate::queue::view::{Entry, Key, Need, Versioned};
-use crate::store::{ANY_REVISION, Commit, Committed, DocumentKey, DueEntry, StoreWrite, Stored};
+use crate::store::{Commit, Committed, DocumentKey, DueEntry, StoreWrite, Stored};
 
 #[derive(Debug)]
 pub(super) struct Relay {

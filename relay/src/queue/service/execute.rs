@@ -16,7 +16,7 @@ use crate::queue::command::{Command, Decision, Due, Ids, Reply, Write};
 use crate::queue::open::OpenQueue;
 use crate::queue::view::{Entry, Key, Need, Versioned};
 use crate::store::codec::{decode_entry, encode, encode_entry};
-use crate::store::{ANY_REVISION, Commit, Committed, DocumentKey, StoreError, StoreWrite, Stored};
+use crate::store::{Commit, Committed, DocumentKey, StoreError, Stored};
 
 /// Ids that nobody can guess.
 pub(super) struct RandomIds;
@@ -215,32 +215,15 @@ impl Service {
         decision: &Decision,
         with: &With,
     ) -> Result<Commit, StoreError> {
-        let mut writes = Vec::with_capacity(decision.writes.len());
-        for write in &decision.writes {
-            let any = matches!(write.key, Key::Run(_));
-            writes.push(StoreWrite {
-                key: write.key.clone(),
-                expected: if any { ANY_REVISION } else { write.expected },
-                revision: write.revision,
-                bytes: write.entry.as_ref().map(encode_entry).transpose()?,
-                live: write.live,
-            });
-        }
-        let mut offers = Vec::new();
+        let mut commit = Commit::of(queue.digest, at, decision, encode_entry)?;
         for (job, record) in decision.shared() {
             if let Some((key, shared)) = shared_record(queue.digest, job, record) {
-                offers.push((key, encode(&shared)?));
+                commit.offers.push((key, encode(&shared)?));
             }
         }
-        Ok(Commit {
-            queue: queue.digest,
-            at,
-            writes,
-            due: decision.due.clone(),
-            done: with.done.iter().cloned().collect(),
-            documents: with.documents.clone(),
-            offers,
-        })
+        commit.done.extend(with.done.clone());
+        commit.documents.clone_from(&with.documents);
+        Ok(commit)
     }
 
     /// The due entry needs nothing to be done.
@@ -317,5 +300,26 @@ mod tests {
         let jobs = told.expect("nobody was told").jobs;
         let job = jobs.first().expect("a job");
         assert!(queue.cache().record(job).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_nobody_uses_is_counted_and_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = QueueKey::new("q").unwrap();
+        {
+            let service = service(folder.path());
+            let queue = service.open(&key).await.unwrap();
+            let definition = serde_json::from_str::<Definition>(r#"{"image":"a"}"#).unwrap();
+            let control = Control::default();
+            let submission = Submission { id: None, definition, control, debug: None, origin: None };
+            service.submit(&queue, submission).await.unwrap();
+            assert_eq!(service.counts(&key).await.unwrap(), (1, 0));
+            service.stopping().cancel();
+            service.tasks().close();
+            service.tasks().wait().await;
+        }
+        let service = service(folder.path());
+        assert_eq!(service.counts(&key).await.unwrap(), (1, 0));
+        assert_eq!(service.totals().queues, 0);
     }
 }

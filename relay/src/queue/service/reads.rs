@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dockframe_shared::job::{Definition, Finished, JobObject, ResultReason};
 use dockframe_shared::protocol::LogKind;
-use dockframe_shared::{JobId, LeaseId, Namespace, QueueDigest};
+use dockframe_shared::{JobId, LeaseId, Namespace, QueueDigest, QueueKey};
 use serde_json::json;
 
 use super::{Error, Service};
@@ -15,8 +15,8 @@ use crate::queue::matching::{self, Machine};
 use crate::queue::object::{Extra, is_shown, job_object, with_result};
 use crate::queue::open::OpenQueue;
 use crate::queue::record::{Outcome, Phase, Record, Source};
-use crate::queue::view::{Key, Versioned};
-use crate::store::codec::decode;
+use crate::queue::view::{Entry, Key, Versioned};
+use crate::store::codec::{decode, decode_entry};
 use crate::store::{DocumentKey, StoreError};
 
 /// Where a reader looks.
@@ -221,6 +221,26 @@ impl Service {
             .into_iter()
             .filter_map(|job| Some((job.clone(), job_object(cache.record(job)?.value, Extra::default()))));
         (page.collect(), next)
+    }
+
+    /// How many wait and how many run in a queue. One that nobody uses is counted and not opened for it.
+    pub(crate) async fn counts(self: &Arc<Self>, key: &QueueKey) -> Result<(usize, usize), Error> {
+        let digest = key.digest();
+        if let Some(queue) = self.open_queues().into_iter().find(|queue| queue.digest == digest) {
+            self.catch_up(&queue).await?;
+            return Ok(queue.cache().counts());
+        }
+        let (mut queued, mut running) = (0, 0);
+        for (key, stored) in self.store.live(digest).await? {
+            if let Entry::Record(record) = decode_entry(&key, &stored.bytes)? {
+                match record.phase {
+                    Phase::Waiting { .. } | Phase::Granted(_) => queued += 1,
+                    Phase::Held(_) => running += 1,
+                    Phase::Done(_) | Phase::LetGo(_) => {}
+                }
+            }
+        }
+        Ok((queued, running))
     }
 
     pub(crate) async fn namespaces(&self, queue: &OpenQueue, job: &JobId) -> Result<Vec<Namespace>, Error> {

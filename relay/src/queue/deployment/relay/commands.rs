@@ -1,5 +1,7 @@
 //! A command on its way: load what the core needs, decide, compare, commit, decide anew.
 
+use std::convert::Infallible;
+
 use super::*;
 use crate::queue::deployment::guards::{self, Guard};
 
@@ -90,30 +92,15 @@ impl World {
         decision: &Decision,
         doing: &Doing,
     ) -> Commit {
-        let mut writes = Vec::with_capacity(decision.writes.len());
-        for write in &decision.writes {
-            let any = matches!(write.key, Key::Run(_));
-            writes.push(StoreWrite {
-                key: write.key.clone(),
-                expected: if any { ANY_REVISION } else { write.expected },
-                revision: write.revision,
-                bytes: write.entry.as_ref().map(|entry| self.store.encode(entry)),
-                live: write.live,
-            });
-        }
-        let mut offers = Vec::new();
+        let encoded =
+            Commit::of(digest(queue), at, decision, |entry| Ok::<_, Infallible>(self.store.encode(entry)));
+        let Ok(mut commit) = encoded;
         for (job, record) in decision.shared() {
-            offers.extend(self.offer(queue, job, record));
+            commit.offers.extend(self.offer(queue, job, record));
         }
-        Commit {
-            queue: digest(queue),
-            at,
-            writes,
-            due: decision.due.clone(),
-            done: doing.done.iter().cloned().collect(),
-            documents: doing.documents.clone(),
-            offers,
-        }
+        commit.done.extend(doing.done.clone());
+        commit.documents.clone_from(&doing.documents);
+        commit
     }
 
     pub(super) fn offer(
