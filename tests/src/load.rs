@@ -15,6 +15,10 @@ use crate::worker::Worker;
 /// Number of rounds that `make test` takes the time for. `DOCKFRAME_FAULT_ROUNDS=20` is a real trial.
 const FEW_ROUNDS: usize = 2;
 
+/// What an Engine that was away could not remove, the worker removes once two looks have seen it, and one look every
+/// 30 s may find the Engine away again.
+const CLEARED_WITHIN: Duration = Duration::from_secs(120);
+
 /// How many rounds to go.
 #[must_use]
 pub fn rounds() -> usize {
@@ -150,7 +154,7 @@ impl Load {
 /// # Errors
 /// Something is left.
 pub async fn nothing_left(worker: &Worker, engine: Option<&str>) -> anyhow::Result<()> {
-    wait::until("no container and no run", wait::PATIENT, async || {
+    wait::until("no container and no run", CLEARED_WITHIN, async || {
         let left = docker::containers_at(engine, worker.id()).await.map_err(|error| error.to_string())?;
         let runs = runs(worker.data());
         if left.is_empty() && runs.is_empty() { Ok(()) } else { Err(format!("{left:?}, {runs:?}")) }
