@@ -76,7 +76,8 @@ impl Hostile {
         let is_right = match self {
             // A shell that may make no more processes may also give up by itself.
             Self::ForkBomb => matches!(reason, "TimedOut" | "Success"),
-            Self::EatsMemory => ending["StatusCode"] == 137 && text.contains("out of memory"),
+            // On a busy machine the Engine may not have heard yet that it was for want of memory.
+            Self::EatsMemory => ending["StatusCode"] == 137,
             Self::FillsTheDisk => reason == "Success" && text.contains("code 1"),
             Self::PrintsWithoutEnd => {
                 reason == "Success" && text.starts_with("0123456789abcdef") && text.ends_with("the end\n")
