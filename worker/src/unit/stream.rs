@@ -86,7 +86,6 @@ impl<E: Executor> Unit<E> {
         let mut ended: Option<(Result<Exit, EngineError>, tokio::time::Instant)> = None;
         let mut timed_out = None;
         let mut over_disk = None;
-        let mut lost_words = false;
         let shared = Arc::clone(&self.shared);
         let directory = self.run.directory.path().to_owned();
         let watching = disk_watch::exceeded(&shared.executor, name, &directory, shared.job_disk_bytes);
@@ -130,7 +129,6 @@ impl<E: Executor> Unit<E> {
                 },
                 result = &mut exit, if ended.is_none() => {
                     ran.duration = ran_for.unwrap_or_else(|| begun.elapsed());
-                    lost_words |= matches!(result, Ok(Exit { saw_restart: true, .. }));
                     ended = Some((result, tokio::time::Instant::now()));
                 }
                 // The streams broke and the container lives: the Engine was restarted under it.
@@ -151,7 +149,8 @@ impl<E: Executor> Unit<E> {
             self.tell_output(&mut places, &mut passed, End::NotYet).await;
         }
         self.tell_output(&mut places, &mut passed, End::Now).await;
-        if lost_words {
+        let exit = ended.map_or_else(|| Ok(Exit::default()), |(exit, _)| exit);
+        if matches!(exit, Ok(Exit { saw_restart: true, .. })) {
             let text = "[the Docker Engine was restarted meanwhile: output that it had not written down is missing]\n";
             places.kept.push(LogLine { text: text.to_owned(), time: clock::now(), is_stderr: true });
         }
@@ -160,7 +159,6 @@ impl<E: Executor> Unit<E> {
         metrics.add(&metrics::LOG_BYTES, "", read.stdout + read.stderr);
         metrics.add(&metrics::LOG_DROPPED, "", places.limit.all_omitted_bytes());
         ran.logs = places.kept.into_lines(clock::now());
-        let exit = ended.map_or_else(|| Ok(Exit::default()), |(exit, _)| exit);
         Ok(Streamed { ran, exit, timed_out, over_disk })
     }
 
