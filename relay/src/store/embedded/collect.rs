@@ -7,27 +7,52 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dockframe_shared::Timestamp;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTableMetadata as _};
 
-use super::{Bytes, DOCUMENTS, ENTRIES, EmbeddedStore, Job, blocking, keys};
+use super::{Bytes, DOCUMENTS, ENDED, EmbeddedStore, Job, LIVE, blocking, keys};
 use crate::queue::view::Key;
 use crate::store::collect::{AnyEntry, Collect, Cursor, Page};
 use crate::store::{DocumentKey, Store as _, StoreError};
 
-/// The documents that were named since a collection began; `None`: there is none.
-#[derive(Debug, Default)]
-pub(super) struct Named(Mutex<Option<HashSet<Vec<u8>>>>);
+/// The collection under way; `None`: there is none.
+#[derive(Default)]
+pub(super) struct Collections(Mutex<Option<Collection>>);
 
-impl Named {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<HashSet<Vec<u8>>>> {
+#[derive(Default)]
+struct Collection {
+    /// The documents that were named since it began.
+    named: HashSet<Vec<u8>>,
+    /// What the entries are read from, page by page: entries go from one table to the other meanwhile, and none may be
+    /// missed.
+    snapshot: Option<Arc<ReadTransaction>>,
+}
+
+impl Collections {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Collection>> {
         // It is whole at every step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called before a commit is handed to the writer.
     pub(super) fn note<'a>(&self, named: impl Iterator<Item = &'a DocumentKey>) {
-        if let Some(names) = &mut *self.lock() {
-            names.extend(named.map(keys::document));
+        if let Some(collection) = &mut *self.lock() {
+            collection.named.extend(named.map(keys::document));
+        }
+    }
+
+    /// What is there now for a first page, and for further ones what was there then.
+    fn snapshot(&self, database: &Database, is_first: bool) -> Result<Arc<ReadTransaction>, redb::Error> {
+        let mut collection = self.lock();
+        let kept = collection.as_mut().map(|collection| &mut collection.snapshot);
+        match kept {
+            Some(Some(snapshot)) if !is_first => Ok(Arc::clone(snapshot)),
+            kept => {
+                let snapshot = Arc::new(database.begin_read()?);
+                if let Some(kept) = kept {
+                    *kept = Some(Arc::clone(&snapshot));
+                }
+                Ok(snapshot)
+            }
         }
     }
 }
@@ -35,14 +60,14 @@ impl Named {
 /// The writer's part: removes what nobody named.
 pub(super) fn remove_unnamed(
     documents: &mut redb::Table<'_, Bytes, Bytes>,
-    named: &Named,
+    collections: &Collections,
     names: &[Vec<u8>],
 ) -> Result<u64, redb::Error> {
-    let kept = named.lock();
+    let collection = collections.lock();
     let mut removed = 0;
     for name in names {
         // Without a collection under way nothing is known of who needs it.
-        if kept.as_ref().is_some_and(|kept| !kept.contains(name)) {
+        if collection.as_ref().is_some_and(|collection| !collection.named.contains(name)) {
             removed += u64::from(documents.remove(&**name)?.is_some());
         }
     }
@@ -55,11 +80,11 @@ impl Collect for EmbeddedStore {
     }
 
     fn begin(&self) {
-        *self.named.lock() = Some(HashSet::new());
+        *self.collections.lock() = Some(Collection::default());
     }
 
     fn end(&self) {
-        *self.named.lock() = None;
+        *self.collections.lock() = None;
     }
 
     fn settle(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -72,13 +97,15 @@ impl Collect for EmbeddedStore {
         after: Option<Cursor>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page<AnyEntry>, StoreError>> {
-        let database = Arc::clone(&self.database);
+        let (database, collections) = (Arc::clone(&self.database), Arc::clone(&self.collections));
         blocking(move || {
-            let table = database.begin_read()?.open_table(ENTRIES)?;
+            let snapshot = collections.snapshot(&database, after.is_none())?;
+            let (from, is_ended) = keys::split_cursor(after.as_deref());
+            let table = snapshot.open_table(if is_ended { ENDED } else { LIVE })?;
             let mut page = Page::default();
-            for item in table.range::<&[u8]>(keys::from(after.as_deref()))?.take(limit) {
+            let mut last = None;
+            for item in table.range::<&[u8]>(keys::from(from))?.take(limit) {
                 let (key, value) = item?;
-                page.next = Some(key.value().to_vec());
                 let wanted = keys::split_entry(key.value())
                     .filter(|key| matches!(key, Key::Record(_) | Key::Worker(_)));
                 let stored = keys::split_revision(value.value());
@@ -86,7 +113,13 @@ impl Collect for EmbeddedStore {
                 {
                     page.items.push((queue, key, stored));
                 }
+                last = Some(key);
             }
+            page.next = match last {
+                Some(last) => Some(keys::cursor(is_ended, last.value())),
+                None if is_ended => None,
+                None => Some(keys::cursor(true, &[])),
+            };
             Ok(page)
         })
     }
@@ -121,7 +154,7 @@ impl Collect for EmbeddedStore {
     }
 
     fn name(&self, key: DocumentKey) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.named.note(std::iter::once(&key));
+        self.collections.note(std::iter::once(&key));
         async move { Ok(self.document(key).await?.is_some()) }.boxed()
     }
 

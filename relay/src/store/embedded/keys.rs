@@ -35,9 +35,25 @@ pub(super) fn from(after: Option<&[u8]>) -> (Bound<&[u8]>, Bound<&[u8]>) {
     (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }
 
+/// Where a page of entries ended: those that are live come first, then those that have ended.
+pub(super) fn cursor(is_ended: bool, key: &[u8]) -> Vec<u8> {
+    let mut cursor = vec![u8::from(is_ended)];
+    cursor.extend_from_slice(key);
+    cursor
+}
+
+/// After which key to go on, and whether among those that have ended.
+pub(super) fn split_cursor(cursor: Option<&[u8]>) -> (Option<&[u8]>, bool) {
+    match cursor.and_then(<[u8]>::split_first) {
+        Some((ended, key)) => (Some(key).filter(|key| !key.is_empty()), *ended == 1),
+        None => (None, false),
+    }
+}
+
 /// Whether a document is of the kinds that the garbage collection takes.
 pub(super) fn is_collected(bytes: &[u8]) -> bool {
-    matches!(bytes.first(), Some(b'd' | b'o' | b'r' | b'h'))
+    let kind = bytes.iter().position(|byte| *byte == END_OF_NAME).and_then(|at| bytes.get(at + 1));
+    matches!(kind, Some(b'd' | b'o' | b'r' | b'h'))
 }
 
 /// From the first to after the last key of a queue.
@@ -87,6 +103,10 @@ pub(super) fn split_due(bytes: &[u8]) -> Option<DueEntry> {
     Some(DueEntry { queue: QueueDigest::from_bytes(*queue), due: Due { at, what, job } })
 }
 
+/// No name has it.
+const END_OF_NAME: u8 = 0;
+
+/// Documents of one job are neighbours, so that a commit that sets two of them touches one page.
 pub(super) fn document(key: &DocumentKey) -> Vec<u8> {
     let (kind, queue, name) = match key {
         DocumentKey::Definition(job) => (b'd', None, job.as_str()),
@@ -95,10 +115,20 @@ pub(super) fn document(key: &DocumentKey) -> Vec<u8> {
         DocumentKey::Shared(job) => (b's', None, job.as_str()),
         DocumentKey::Home(job) => (b'h', None, job.as_str()),
     };
-    let mut bytes = vec![kind];
-    if let Some(queue) = queue {
-        bytes.extend_from_slice(queue.as_bytes());
-    }
-    bytes.extend_from_slice(name.as_bytes());
+    document_of(kind, queue.map(|queue| &queue.as_bytes()[..]).unwrap_or_default(), name.as_bytes())
+}
+
+fn document_of(kind: u8, queue: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len() + 2 + queue.len());
+    bytes.extend_from_slice(name);
+    bytes.extend_from_slice(&[END_OF_NAME, kind]);
+    bytes.extend_from_slice(queue);
     bytes
+}
+
+/// The key of a document that had this one in format 1: kind, queue if it belonged to one, name.
+pub(super) fn document_of_1(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (kind, rest) = bytes.split_first()?;
+    let (queue, name) = rest.split_at_checked(if *kind == b'o' { DIGEST } else { 0 })?;
+    Some(document_of(*kind, queue, name))
 }

@@ -3,6 +3,7 @@
 use dockframe_shared::{JobId, QueueKey};
 
 use super::*;
+use crate::store::StoreWrite;
 
 fn queue() -> QueueDigest {
     QueueKey::new("a very secret queue").unwrap().digest()
@@ -31,7 +32,7 @@ async fn a_store_of_a_newer_program_is_refused_with_a_sentence() {
     {
         let database = Database::create(folder.path().join("queues.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert("format", "99").unwrap();
+        transaction.open_table(format::META).unwrap().insert("format", "99").unwrap();
         transaction.commit().unwrap();
     }
     let error = EmbeddedStore::open(folder.path()).unwrap_err();
