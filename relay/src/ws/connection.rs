@@ -1,14 +1,16 @@
-//! One socket: frames in, in order; what its outbox holds out; both at once, so that neither waits for the other.
+//! One socket: frames in, in order where it counts; what its outbox holds out; both at once, so that neither waits for
+//! the other.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use dockframe_shared::protocol::{CLOSE_BACK_SOON, CLOSE_ID_TAKEN, CLOSE_RESTART};
+use futures_util::future::join_all;
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -22,13 +24,27 @@ const GONE_MS: i64 = 30_000;
 const PARTING: Duration = Duration::from_secs(1);
 /// A peer that takes longer for one frame does not read.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
+/// Text frames taken up together, if they are there: so many, and no more once they have this size together.
+const TOGETHER: usize = 64;
+const TOGETHER_BYTES: usize = 256 << 10;
 const CLOSE_SLOW: u16 = 1008;
 const CLOSE_TRY_AGAIN: u16 = 1013;
 
 /// What is particular to a kind of peer.
 pub(super) trait Peer: Sync {
-    /// A text frame came. Frames of one socket are handled one after the other.
-    fn frame(&self, text: &str) -> impl Future<Output = ()> + Send;
+    /// A text frame, read.
+    type Message: Send;
+
+    /// `None`: it means nothing, and is dropped.
+    fn read(&self, text: Utf8Bytes) -> Option<Self::Message>;
+
+    /// Messages of one name are handled one after the other, and those of several names at once: each waits until what
+    /// it changes is durable, and so they share that. `None`: after all before it, and before all after it.
+    fn lane(_message: &Self::Message) -> Option<&str> {
+        None
+    }
+
+    fn message(&self, message: Self::Message) -> impl Future<Output = ()> + Send;
 
     /// Some seconds passed.
     fn tick(&self) {}
@@ -78,18 +94,67 @@ impl<P: Peer> Connection<'_, P> {
     }
 
     async fn read(&self, stream: &mut SplitStream<WebSocket>) -> Ended {
-        while let Some(Ok(message)) = stream.next().await {
-            self.alive();
-            match message {
-                // On the heap while it lasts: a socket that waits has no room for what a frame may need.
-                Message::Text(text) => Box::pin(self.peer.frame(text.as_str())).await,
-                Message::Close(Some(frame)) if frame.code == CLOSE_BACK_SOON => return Ended::BackSoon,
-                Message::Close(_) => return Ended::Lost,
-                // Binary frames mean nothing here; control frames are signs of life.
-                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => {}
+        while let Some(Ok(frame)) = stream.next().await {
+            let mut messages = Vec::new();
+            let mut bytes = size(&frame);
+            let mut ended = self.take(frame, &mut messages);
+            while ended.is_none() && messages.len() < TOGETHER && bytes < TOGETHER_BYTES {
+                ended = match stream.next().now_or_never() {
+                    None => break,
+                    Some(Some(Ok(frame))) => {
+                        bytes += size(&frame);
+                        self.take(frame, &mut messages)
+                    }
+                    Some(Some(Err(_)) | None) => Some(Ended::Lost),
+                };
+            }
+            if !messages.is_empty() {
+                // On the heap while it lasts: a socket that waits has no room for what a message may need.
+                Box::pin(self.handle(messages)).await;
+            }
+            if let Some(ended) = ended {
+                return ended;
             }
         }
         Ended::Lost
+    }
+
+    fn take(&self, frame: Message, messages: &mut Vec<P::Message>) -> Option<Ended> {
+        self.alive();
+        match frame {
+            Message::Text(text) => messages.extend(self.peer.read(text)),
+            Message::Close(Some(frame)) if frame.code == CLOSE_BACK_SOON => return Some(Ended::BackSoon),
+            Message::Close(_) => return Some(Ended::Lost),
+            // Binary frames mean nothing here; control frames are signs of life.
+            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => {}
+        }
+        None
+    }
+
+    async fn handle(&self, messages: Vec<P::Message>) {
+        let mut lanes: Vec<Vec<P::Message>> = Vec::new();
+        for message in messages {
+            let Some(name) = P::lane(&message) else {
+                self.handle_lanes(std::mem::take(&mut lanes)).await;
+                self.peer.message(message).await;
+                continue;
+            };
+            let known = lanes.iter().position(|lane| lane.first().and_then(P::lane) == Some(name));
+            match known.and_then(|at| lanes.get_mut(at)) {
+                Some(lane) => lane.push(message),
+                None => lanes.push(vec![message]),
+            }
+        }
+        self.handle_lanes(lanes).await;
+    }
+
+    async fn handle_lanes(&self, lanes: Vec<Vec<P::Message>>) {
+        let lanes = lanes.into_iter().map(|lane| async {
+            for message in lane {
+                self.peer.message(message).await;
+            }
+        });
+        join_all(lanes).await;
     }
 
     async fn write(&self, sink: &mut SplitSink<WebSocket, Message>) -> Ended {
@@ -127,6 +192,14 @@ impl<P: Peer> Connection<'_, P> {
                 return if closing == Closing::Slow { Ended::Lost } else { Ended::ByRelay };
             }
         }
+    }
+}
+
+fn size(frame: &Message) -> usize {
+    match frame {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
+        Message::Close(_) => 0,
     }
 }
 

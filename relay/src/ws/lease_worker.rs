@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::ws::WebSocket;
+use axum::extract::ws::{Utf8Bytes, WebSocket};
 use dockframe_shared::protocol::{
     LeaseFinish, LeaseFinished, LeaseRevoke, Logs, Registration, RelayMessage, RevokeWhy, WorkerHello,
     WorkerMessage,
@@ -58,9 +58,26 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
 }
 
 impl Peer for LeaseWorker {
-    async fn frame(&self, text: &str) {
-        let Some(message) = super::read_worker(&self.service, text) else { return };
-        if let Err(error) = self.message(message, text.len()).await {
+    /// With its size in bytes.
+    type Message = (WorkerMessage, usize);
+
+    fn read(&self, text: Utf8Bytes) -> Option<(WorkerMessage, usize)> {
+        super::read_worker(&self.service, &text).map(|message| (message, text.len()))
+    }
+
+    fn lane((message, _): &(WorkerMessage, usize)) -> Option<&str> {
+        let lease = match message {
+            WorkerMessage::LeaseAccept(accept) => &accept.lease_id,
+            WorkerMessage::LeaseDecline(decline) => &decline.lease_id,
+            WorkerMessage::LeaseFinish(finish) => &finish.lease_id,
+            WorkerMessage::Logs(logs) => logs.lease_id.as_ref()?,
+            _ => return None,
+        };
+        Some(lease.as_str())
+    }
+
+    async fn message(&self, (message, bytes): (WorkerMessage, usize)) {
+        if let Err(error) = self.hear(message, bytes).await {
             // No answer: the worker says it again when it registers, or after its reconnect.
             tracing::error!(error = chain(&error), "a worker's message could not be dealt with");
         }
@@ -85,7 +102,7 @@ impl LeaseWorker {
         self.send(&RelayMessage::LeaseRevoke(LeaseRevoke { lease_id, why, grace_ms: KILL_GRACE }));
     }
 
-    async fn message(&self, message: WorkerMessage, bytes: usize) -> Result<(), service::Error> {
+    async fn hear(&self, message: WorkerMessage, bytes: usize) -> Result<(), service::Error> {
         let registered = self.name();
         match (message, registered) {
             (WorkerMessage::Ping, name) => {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::ws::WebSocket;
+use axum::extract::ws::{Utf8Bytes, WebSocket};
 use dockframe_shared::job::StateName;
 use dockframe_shared::protocol::{ClientMessage, Jobs, RelayMessage, WatchedJobs};
 use dockframe_shared::{JobId, QueueKey};
@@ -64,22 +64,29 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, origin: String, 
 }
 
 impl Peer for OldClient {
-    async fn frame(&self, text: &str) {
-        match ClientMessage::read(text) {
-            Ok(ClientMessage::Ping) => self.outbox.answer(&RelayMessage::Pong(None)),
-            Ok(ClientMessage::StateChange(change)) => {
+    type Message = ClientMessage;
+
+    fn read(&self, text: Utf8Bytes) -> Option<ClientMessage> {
+        ClientMessage::read(&text)
+            .inspect_err(|error| {
+                self.service.metrics.refused(Refused::Frame);
+                tracing::debug!(%error, "a frame was dropped");
+            })
+            .ok()
+    }
+
+    async fn message(&self, message: ClientMessage) {
+        match message {
+            ClientMessage::Ping => self.outbox.answer(&RelayMessage::Pong(None)),
+            ClientMessage::StateChange(change) => {
                 // No answer in the old way: what became of it shows in what is told of the job.
                 drop(self.changes.make(change).await);
             }
             // Answered when the socket can take it, from what is true by then: an answer made now could go out behind
             // a later state.
-            Ok(ClientMessage::QueryJob { job_id }) => self.outbox.asked_for(job_id),
-            Ok(ClientMessage::QueryJobStates) => self.outbox.asked_for_list(),
-            Ok(ClientMessage::Watch(_)) => {}
-            Err(error) => {
-                self.service.metrics.refused(Refused::Frame);
-                tracing::debug!(%error, "a frame was dropped");
-            }
+            ClientMessage::QueryJob { job_id } => self.outbox.asked_for(job_id),
+            ClientMessage::QueryJobStates => self.outbox.asked_for_list(),
+            ClientMessage::Watch(_) => {}
         }
     }
 

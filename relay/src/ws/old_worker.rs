@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::ws::WebSocket;
+use axum::extract::ws::{Utf8Bytes, WebSocket};
 use dockframe_shared::job::{FinishReason, Finished};
 use dockframe_shared::protocol::{
     Change, Definitions, Jobs, Logs, Registration, RelayMessage, StateChange, WatchedJobs, WorkerMessage,
@@ -47,11 +47,12 @@ struct OldWorker {
 /// What came before the registration.
 #[derive(Default)]
 struct Held {
-    frames: VecDeque<HeldFrame>,
+    frames: VecDeque<Frame>,
     bytes: usize,
 }
 
-struct HeldFrame {
+/// What it said, and when.
+struct Frame {
     came: Timestamp,
     bytes: usize,
     message: WorkerMessage,
@@ -60,7 +61,7 @@ struct HeldFrame {
 
 impl Held {
     /// Keeps it as long as there is room; what waited too long makes some.
-    fn keep(&mut self, frame: HeldFrame) {
+    fn keep(&mut self, frame: Frame) {
         while let Some(old) = self.frames.front().filter(|old| frame.came.since(old.came) > HELD_MS) {
             self.bytes -= old.bytes;
             self.frames.pop_front();
@@ -113,11 +114,17 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, socket: WebSocke
 }
 
 impl Peer for OldWorker {
-    async fn frame(&self, text: &str) {
-        let Some(message) = super::read_worker(&self.service, text) else { return };
-        let result = result_of(&message, text);
-        let registers = matches!(message, WorkerMessage::Registration(_));
-        if let Err(error) = self.message(message, result, text.len()).await {
+    type Message = Frame;
+
+    fn read(&self, text: Utf8Bytes) -> Option<Frame> {
+        let message = super::read_worker(&self.service, &text)?;
+        let result = result_of(&message, &text);
+        Some(Frame { came: self.service.now(), bytes: text.len(), message, result })
+    }
+
+    async fn message(&self, frame: Frame) {
+        let registers = matches!(frame.message, WorkerMessage::Registration(_));
+        if let Err(error) = self.hear(frame).await {
             tracing::error!(error = chain(&error), "a worker's message could not be dealt with");
             if registers && self.name().is_none() {
                 // It registers once and would hear nothing for ever: a new socket begins anew.
@@ -194,14 +201,9 @@ impl OldWorker {
         text(&RelayMessage::JobStates(Jobs::all(jobs)))
     }
 
-    async fn message(
-        &self,
-        message: WorkerMessage,
-        result: Option<Value>,
-        bytes: usize,
-    ) -> Result<(), service::Error> {
-        let name = self.name();
-        match (message, name) {
+    async fn hear(&self, frame: Frame) -> Result<(), service::Error> {
+        let Frame { came, bytes, message, result } = frame;
+        match (message, self.name()) {
             (WorkerMessage::Ping, name) => {
                 let id = name.map_or_else(|| "unknown".to_owned(), |name| name.as_str().to_owned());
                 self.outbox.answer(&RelayMessage::Pong(Some(id)));
@@ -212,7 +214,7 @@ impl OldWorker {
             (WorkerMessage::StateChange(change), Some(worker)) => self.change(&worker, change, result).await,
             (WorkerMessage::Logs(logs), Some(worker)) => self.lines(&worker, logs).await,
             (message @ (WorkerMessage::StateChange(_) | WorkerMessage::Logs(_)), None) => {
-                let frame = HeldFrame { came: self.service.now(), bytes, message, result };
+                let frame = Frame { came, bytes, message, result };
                 self.held.lock().unwrap_or_else(PoisonError::into_inner).keep(frame);
                 Ok(())
             }
@@ -240,7 +242,7 @@ impl OldWorker {
             return Ok(());
         }
         let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
-        for HeldFrame { came, message, result, .. } in held.frames {
+        for Frame { came, message, result, .. } in held.frames {
             if self.service.now().since(came) > HELD_MS {
                 continue;
             }
@@ -324,8 +326,8 @@ impl OldWorker {
 mod tests {
     use super::*;
 
-    fn frame(came: i64, bytes: usize) -> HeldFrame {
-        HeldFrame { came: Timestamp::from_millis(came), bytes, message: WorkerMessage::Ping, result: None }
+    fn frame(came: i64, bytes: usize) -> Frame {
+        Frame { came: Timestamp::from_millis(came), bytes, message: WorkerMessage::Ping, result: None }
     }
 
     #[test]

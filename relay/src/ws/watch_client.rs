@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::ws::WebSocket;
+use axum::extract::ws::{Utf8Bytes, WebSocket};
 use dockframe_shared::job::{JobObject, StateName};
 use dockframe_shared::protocol::{
-    ClientHello, ClientMessage, Done, LogCursors, LogKind, LogLines, LogStep, RelayMessage, Watch,
-    WatchedJobs,
+    Change, ClientHello, ClientMessage, Done, LogCursors, LogKind, LogLines, LogStep, RelayMessage,
+    StateChange, Watch, WatchedJobs,
 };
 use dockframe_shared::{JobId, LeaseId, Problem, QueueKey};
 
@@ -100,27 +100,48 @@ pub(super) async fn serve(service: Arc<Service>, key: QueueKey, origin: String, 
 }
 
 impl Peer for WatchClient {
-    async fn frame(&self, text: &str) {
-        match ClientMessage::read(text) {
-            Ok(ClientMessage::Ping) => self.outbox.answer(&RelayMessage::Pong(None)),
-            Ok(ClientMessage::StateChange(change)) => {
+    type Message = ClientMessage;
+
+    fn read(&self, text: Utf8Bytes) -> Option<ClientMessage> {
+        ClientMessage::read(&text)
+            .inspect_err(|error| {
+                self.service.metrics.refused(Refused::Frame);
+                tracing::debug!(%error, "a frame was dropped");
+                if let Some(reference) = ClientMessage::unread_reference(&text) {
+                    self.refuse(reference, "message-unreadable", "Message not readable", chain(error));
+                }
+            })
+            .ok()
+    }
+
+    /// Submissions of different jobs, but for those to a namespace of its own, where each takes the place of the last.
+    fn lane(message: &ClientMessage) -> Option<&str> {
+        match message {
+            ClientMessage::StateChange(StateChange {
+                job, change: Change::Queued { enqueued, .. }, ..
+            }) => {
+                let control = enqueued.control.as_ref();
+                let in_the_default_one = control.is_none_or(|control| control.namespace().is_default());
+                in_the_default_one.then_some(job.as_str())
+            }
+            _ => None,
+        }
+    }
+
+    async fn message(&self, message: ClientMessage) {
+        match message {
+            ClientMessage::Ping => self.outbox.answer(&RelayMessage::Pong(None)),
+            ClientMessage::StateChange(change) => {
                 let (job, reference) = (change.job.clone(), change.reference.clone());
                 let outcome = self.changes.make(change).await;
                 if let Some(reference) = reference {
                     self.outbox.push(&service::done(reference, &job, outcome));
                 }
             }
-            Ok(ClientMessage::Watch(watch)) => self.watch(watch),
-            Ok(ClientMessage::QueryJob { job_id }) => self.tell_once(job_id).await,
+            ClientMessage::Watch(watch) => self.watch(watch),
+            ClientMessage::QueryJob { job_id } => self.tell_once(job_id).await,
             // A client that watches has no use for the whole list; it is read over HTTP, in pages.
-            Ok(ClientMessage::QueryJobStates) => {}
-            Err(error) => {
-                self.service.metrics.refused(Refused::Frame);
-                tracing::debug!(%error, "a frame was dropped");
-                if let Some(reference) = ClientMessage::unread_reference(text) {
-                    self.refuse(reference, "message-unreadable", "Message not readable", chain(&error));
-                }
-            }
+            ClientMessage::QueryJobStates => {}
         }
     }
 

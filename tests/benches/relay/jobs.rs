@@ -78,6 +78,10 @@ async fn lives(address: SocketAddr) -> anyhow::Result<Duration> {
             loop {
                 let frame = worker.next().await?;
                 if frame.contains("\"LeaseFinished\"") {
+                    anyhow::ensure!(
+                        frame.contains("\"recorded\":true"),
+                        "a result was not recorded: {frame}"
+                    );
                     ended.send(())?;
                 } else if let Some(lease) =
                     field(&frame, "leaseId").filter(|_| frame.contains("\"LeaseGrant\""))

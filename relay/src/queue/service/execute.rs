@@ -19,7 +19,9 @@ use crate::store::codec::{decode_entry, encode, encode_entry};
 use crate::store::{Commit, Committed, DocumentKey, StoreError, Stored};
 
 /// Ids that nobody can guess.
-pub(super) struct RandomIds;
+pub(super) struct RandomIds {
+    pub(super) now: Timestamp,
+}
 
 impl Ids for RandomIds {
     fn nonce(&mut self) -> u64 {
@@ -28,8 +30,11 @@ impl Ids for RandomIds {
     }
 
     fn lease(&mut self) -> LeaseId {
-        let random: [u8; 16] = rand::random();
-        let text = dockframe_shared::ids::hex(&random);
+        // The time goes first (6 bytes of milliseconds), so that what the store keeps of the runs of a while lies
+        // together and is written together. The rest, 80 bits, nobody can guess.
+        let mut bytes: [u8; 16] = rand::random();
+        bytes[..6].copy_from_slice(&self.now.as_millis().to_be_bytes()[2..]);
+        let text = dockframe_shared::ids::hex(&bytes);
         // Hex digits are always a name; the fallback is one that nobody can hold.
         LeaseId::new(&text).unwrap_or_else(|_| unreachable_lease())
     }
@@ -77,7 +82,7 @@ impl Service {
             let now = self.now();
             let decided = {
                 let cache = queue.cache();
-                apply(&Sight { cache: &cache, looked: &looked }, command, now, &mut RandomIds)
+                apply(&Sight { cache: &cache, looked: &looked }, command, now, &mut RandomIds { now })
             };
             let decision = match decided {
                 Ok(decision) => decision,
