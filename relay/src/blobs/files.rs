@@ -8,6 +8,8 @@
 //! later it may go, unless a job still needs it; so there is all that time between an upload and its submission.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tokio::fs;
 use tokio::io::AsyncWriteExt as _;
+use tokio::task::JoinHandle;
 
 use super::shards::{LATELY, clear_incoming, remove_untouched, system_time, touch, untouched};
 use crate::clock::Clock;
@@ -81,6 +84,8 @@ pub(crate) struct Blobs {
     clock: Clock,
 }
 
+/// An upload is summed and written in pieces of this size about, while the next one comes.
+const PIECE_BYTES: usize = 512 << 10;
 /// An upload that has not grown for so long is over.
 const BROKEN_OFF_MS: i64 = 3_600_000;
 
@@ -175,35 +180,59 @@ impl Blobs {
             return Err(PutError::TooLarge { limit });
         }
         let temporary = Temporary::new(self.incoming.join(uuid::Uuid::new_v4().simple().to_string()));
-        let mut file = fs::File::create(&temporary.path).await.map_err(PutError::Disk)?;
-        let mut digest = Sha256::new();
+        let path = temporary.path.clone();
+        let digest = key.is_digest().then(Sha256::new);
+        let mut writing = tokio::task::spawn_blocking(move || Ok((File::create(path)?, digest)));
         let mut length: u64 = 0;
-        while let Some(chunk) = content.next().await {
-            let chunk = chunk.map_err(|error| PutError::Broken(error.into()))?;
-            length += chunk.len() as u64;
-            if length > limit {
-                return Err(PutError::TooLarge { limit });
+        let mut ended = false;
+        while !ended {
+            // Gathered while the last piece is summed and written.
+            let (mut piece, mut bytes) = (Vec::new(), 0);
+            while bytes < PIECE_BYTES {
+                let Some(chunk) = content.next().await else {
+                    ended = true;
+                    break;
+                };
+                let chunk = chunk.map_err(|error| PutError::Broken(error.into()))?;
+                bytes += chunk.len();
+                length += chunk.len() as u64;
+                if length > limit {
+                    return Err(PutError::TooLarge { limit });
+                }
+                piece.push(chunk);
             }
-            if key.is_digest() {
-                digest.update(&chunk);
-            }
-            file.write_all(&chunk).await.map_err(PutError::Disk)?;
+            let (mut file, mut digest) = done(writing).await?;
+            writing = tokio::task::spawn_blocking(move || {
+                for chunk in piece {
+                    digest.iter_mut().for_each(|digest| digest.update(&chunk));
+                    file.write_all(&chunk)?;
+                }
+                Ok((file, digest))
+            });
         }
         if declared.is_some_and(|declared| declared != length) {
             return Err(PutError::Broken("fewer bytes came than were announced".into()));
         }
-        if key.is_digest() {
+        let (file, digest) = done(writing).await?;
+        if let Some(digest) = digest {
             let actual = hex(&digest.finalize());
             if actual != key.as_str() {
                 return Err(PutError::WrongDigest { actual });
             }
         }
-        file.flush().await.map_err(PutError::Disk)?;
-        file.sync_all().await.map_err(PutError::Disk)?;
-        file.into_std().await.set_modified(system_time(self.clock.now())).map_err(PutError::Disk)?;
+        let wanted = system_time(self.clock.now());
+        let synced = unblocked(move || {
+            file.sync_all()?;
+            file.set_modified(wanted)
+        });
+        synced.await.map_err(PutError::Disk)?;
         publish(temporary, &self.path(key)).await.map_err(PutError::Disk)?;
         Ok(length)
     }
+}
+
+async fn done<T>(work: JoinHandle<std::io::Result<T>>) -> Result<T, PutError> {
+    work.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(PutError::Disk)
 }
 
 fn shard_of(name: &str) -> &str {

@@ -59,6 +59,9 @@ pub(crate) async fn exists(
     Ok((status, Json(json!({ "exists": exists }))).into_response())
 }
 
+/// Read from a file at once: each reading goes to another thread and back.
+const DOWNLOAD_BYTES: usize = 256 << 10;
+
 /// Ranges and conditions are the file service's.
 pub(crate) async fn download(
     State(app): State<Arc<App>>,
@@ -76,7 +79,8 @@ pub(crate) async fn download(
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     // Whatever was uploaded, no browser is to run it as a page of this relay.
-    let served = ServeFile::new_with_mime(&file.path, &mime_guess::mime::APPLICATION_OCTET_STREAM);
+    let served = ServeFile::new_with_mime(&file.path, &mime_guess::mime::APPLICATION_OCTET_STREAM)
+        .with_buf_chunk_size(DOWNLOAD_BYTES);
     let mut wanted = head_of(&request);
     if wanted.headers().get(header::RANGE).is_some_and(|range| !is_one_range(range)) {
         wanted.headers_mut().remove(header::RANGE);
