@@ -231,7 +231,7 @@ impl Cache {
         self.by_worker.get(worker).into_iter().flatten().filter_map(move |job| {
             let record = &self.records.get(job)?.value;
             let lease = record.active_lease()?;
-            (lease.instance.as_ref() == Some(instance)).then_some(&record.needs)
+            (lease.instance.as_ref() == Some(instance)).then_some(&*record.needs)
         })
     }
 

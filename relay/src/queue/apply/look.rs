@@ -68,7 +68,7 @@ fn held_too_long<V: View>(
     draft: &mut Draft<'_, V>,
     job: &JobId,
     mut record: Record,
-    held: Lease,
+    held: Box<Lease>,
     healthy_since: Timestamp,
     another_free: bool,
 ) -> Result<(), Need> {

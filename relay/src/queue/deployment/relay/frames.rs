@@ -215,7 +215,7 @@ impl World {
             DueKind::Look => {
                 let open = self.relays[relay].queues[queue].as_ref().expect("an open queue");
                 let granted = open.cache.record(&due.job).and_then(|known| match &known.value.phase {
-                    Phase::Granted(lease) => Some(lease.clone()),
+                    Phase::Granted(lease) => Some(Lease::clone(lease)),
                     _ => None,
                 });
                 let command = Command::Look {
