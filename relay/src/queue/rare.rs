@@ -16,6 +16,10 @@ impl<T: PartialEq + 'static> Usual for Vec<T> {
     const USUAL: &'static Self = &Self::new();
 }
 
+impl<T: PartialEq + 'static> Usual for Option<T> {
+    const USUAL: &'static Self = &None;
+}
+
 /// A `T` that has a place of its own only where it is not the usual one, or was changed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rare<T>(Option<Box<T>>);

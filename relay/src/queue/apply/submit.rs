@@ -62,7 +62,7 @@ fn fresh<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, old: Option<&Record
         needs: submit.needs.clone().into(),
         attempt: old.map_or(0, |old| old.attempt),
         losses: 0,
-        run: old.and_then(|old| old.run.clone()),
+        run: old.map(|old| old.run.clone()).unwrap_or_default(),
         listed_until: now,
         calls: old.map(|old| old.calls.clone()).unwrap_or_default(),
         own_only,
@@ -116,7 +116,7 @@ fn rerun<V: View>(
 /// Nothing would change but times that nobody would miss: spare the write.
 fn is_repeat<V: View>(draft: &Draft<'_, V>, submit: &Submit, record: &Record) -> Result<bool, Need> {
     let Some(held) = record.holders.get(&submit.namespace) else { return Ok(false) };
-    let Renewal { holder, finished, .. } = calls::renew(&submit.holder, Some(held), record, false);
+    let Renewal { holder, finished, .. } = calls::renew(submit, Some(held), record, false);
     let wanted = Holder { number: held.number, since: held.since, ..holder };
     let listed = record.is_going() || record.listed_until.since(draft.now) > LISTED - 5_000;
     if *held != wanted || finished.is_some() || !listed {
@@ -162,7 +162,7 @@ fn hold<V: View>(
     }
 
     let held = record.holders.get(namespace);
-    let Renewal { holder, queued, finished } = calls::renew(&submit.holder, held, &record, renewed);
+    let Renewal { holder, queued, finished } = calls::renew(submit, held, &record, renewed);
     record.holders.insert(namespace.clone(), Holder { number, since: now, ..holder });
     if let Some(hook) = queued {
         calls::owe(draft, job, &mut record, namespace, Event::Queued, hook);

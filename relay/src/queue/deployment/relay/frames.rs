@@ -134,6 +134,7 @@ impl World {
             verified: is_verified(&job),
             namespace,
             holder: Holder { priority, ..Holder::default() },
+            queued_callback: None,
             rerun,
             debug: None,
             tags: None,
