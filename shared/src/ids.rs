@@ -7,7 +7,7 @@
 //! Names go into many messages, keys and indexes: a copy of one is a count, not another text.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -270,7 +270,7 @@ impl Namespace {
     pub fn new(text: impl AsRef<str>) -> Result<Self, BadName> {
         let text = text.as_ref();
         match text {
-            "" => return Ok(Self::default()),
+            "" | "_" => return Ok(Self::default()),
             "*" => return Err(BadName::Wildcard),
             _ => {}
         }
@@ -300,7 +300,9 @@ impl std::str::FromStr for Namespace {
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self("_".into())
+        // Nearly every job is in it: one text for all of them.
+        static DEFAULT: OnceLock<Arc<str>> = OnceLock::new();
+        Self(Arc::clone(DEFAULT.get_or_init(|| "_".into())))
     }
 }
 

@@ -5,7 +5,7 @@
 //! also when the newer one took the key away.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use dockframe_shared::{InstanceId, JobId, LeaseId, Namespace, Timestamp, WorkerId};
 
@@ -13,10 +13,40 @@ use super::record::{Needs, Outcome, Phase, Record, Slot, WorkerRecord};
 use super::view::{Entry, Key, Need, Seen, Versioned, View};
 
 /// A job's place among those of its lane: priority, then time of queueing, then id (`jobs-and-states` 8.2).
-pub(crate) type Turn = (Reverse<i8>, Timestamp, JobId);
+type Turn<'a> = (Reverse<i8>, Timestamp, &'a JobId);
 
 /// How long the revision of something that left is remembered: longer than any commit is under way.
 const DEPARTED_MS: i64 = 60_000;
+
+/// Waiting jobs in the order of their turns.
+///
+/// Few priorities are in use, and many jobs have the same: it is kept once for all of them.
+#[derive(Debug, Default)]
+struct Lane(BTreeMap<Reverse<i8>, BTreeSet<(Timestamp, JobId)>>);
+
+impl Lane {
+    fn insert(&mut self, job: &JobId, record: &Record) {
+        let jobs = self.0.entry(Reverse(record.priority())).or_default();
+        jobs.insert((record.queued_time, job.clone()));
+    }
+
+    fn remove(&mut self, job: &JobId, record: &Record) {
+        let priority = Reverse(record.priority());
+        let Some(jobs) = self.0.get_mut(&priority) else { return };
+        jobs.remove(&(record.queued_time, job.clone()));
+        if jobs.is_empty() {
+            self.0.remove(&priority);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.values().map(BTreeSet::len).sum()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Turn<'_>> {
+        self.0.iter().flat_map(|(priority, jobs)| jobs.iter().map(|(since, job)| (*priority, *since, job)))
+    }
+}
 
 /// Waiting jobs, in the order in which their namespaces have their turns.
 ///
@@ -26,9 +56,9 @@ const DEPARTED_MS: i64 = 60_000;
 /// nobody waiting for more than one of them, and are not kept waiting by newer jobs either.
 #[derive(Debug, Default)]
 struct Lanes {
-    named: BTreeSet<Turn>,
+    named: Lane,
     /// Held by nobody but the default namespace.
-    shared: BTreeSet<Turn>,
+    shared: Lane,
     /// When one of these was granted last.
     last_shared: Timestamp,
 }
@@ -38,7 +68,7 @@ fn is_of_the_default_namespace_alone(record: &Record) -> bool {
 }
 
 impl Lanes {
-    fn lane(&mut self, record: &Record) -> &mut BTreeSet<Turn> {
+    fn lane(&mut self, record: &Record) -> &mut Lane {
         if is_of_the_default_namespace_alone(record) { &mut self.shared } else { &mut self.named }
     }
 
@@ -80,10 +110,6 @@ pub(crate) struct Cache {
     waiting: Lanes,
     departed: HashMap<Key, (u64, Timestamp)>,
     running: usize,
-}
-
-fn turn(job: &JobId, record: &Record) -> Turn {
-    (Reverse(record.priority()), record.queued_time, job.clone())
 }
 
 impl Cache {
@@ -156,7 +182,7 @@ impl Cache {
     fn put_record(&mut self, job: &JobId, revision: u64, record: Option<Box<Record>>) {
         if let Some(old) = self.records.remove(job) {
             let old = old.value;
-            self.waiting.lane(&old).remove(&turn(job, &old));
+            self.waiting.lane(&old).remove(job, &old);
             self.running -= usize::from(matches!(old.phase, Phase::Held(_)));
             if let Some(lease) = old.lease() {
                 self.leases.remove(&lease.id);
@@ -173,7 +199,7 @@ impl Cache {
         }
         let Some(record) = record else { return };
         if matches!(record.phase, Phase::Waiting { .. }) {
-            self.waiting.lane(&record).insert(turn(job, &record));
+            self.waiting.lane(&record).insert(job, &record);
         }
         if let Some(lease) = record.lease().filter(|_| is_of_the_default_namespace_alone(&record)) {
             self.waiting.last_shared = self.waiting.last_shared.max(lease.granted);
@@ -231,7 +257,7 @@ impl Cache {
         self.by_worker.get(worker).into_iter().flatten().filter_map(move |job| {
             let record = &self.records.get(job)?.value;
             let lease = record.active_lease()?;
-            (lease.instance.as_ref() == Some(instance)).then_some(&record.needs)
+            (lease.instance.as_ref() == Some(instance)).then_some(&*record.needs)
         })
     }
 

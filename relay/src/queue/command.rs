@@ -5,7 +5,7 @@ use dockframe_shared::protocol::RevokeWhy;
 use dockframe_shared::{InstanceId, JobId, LeaseId, Namespace, NamespaceSelector, Timestamp, WorkerId};
 use serde_json::Value;
 
-use super::record::{Call, EndReason, Holder, Needs, Outcome, Record};
+use super::record::{Call, EndReason, Holder, Hook, Needs, Outcome, Record};
 use super::view::{Entry, Key};
 
 /// One wish to change something in a queue.
@@ -110,6 +110,8 @@ pub(crate) struct Submit {
     pub verified: bool,
     pub namespace: Namespace,
     pub holder: Holder,
+    /// To be called for the job's queueing.
+    pub queued_callback: Option<Hook>,
     pub rerun: Option<Rerun>,
     pub debug: Option<bool>,
     pub tags: Option<Value>,

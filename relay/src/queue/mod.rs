@@ -21,6 +21,7 @@ pub(crate) mod matching;
 pub(crate) mod object;
 pub(crate) mod open;
 pub(crate) mod outbox;
+mod rare;
 pub(crate) mod record;
 pub(crate) mod service;
 pub(crate) mod timing;

@@ -3,6 +3,9 @@
 //! A record holds everything that one decision about its job needs. The phase carries the lease slot, so that no
 //! lease can outlive what it was for: whatever ends, deletes or grants the job anew replaces both together
 //! (`jobs-and-states` 8). Large things (definition, result, logs) are documents that the record points to.
+//!
+//! A queue may have a hundred thousand jobs waiting, all of them in memory: what a waiting job does not have is behind
+//! a pointer.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::holders::Holders;
+use super::rare::{Rare, Usual};
 
 /// One job in one queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,7 +27,7 @@ pub(crate) struct Record {
     pub phase: Phase,
     /// The result that a rerun is to replace: readable until then, back again when the rerun is let go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<Outcome>,
+    pub previous: Option<Box<Outcome>>,
     /// Who wants the job: it ends when nobody is left.
     pub holders: Holders,
     /// The id is the definition's digest, so the job may be answered by, and answer, other queues.
@@ -36,22 +40,22 @@ pub(crate) struct Record {
     pub requirements: Option<Box<Value>>,
     /// What it wants of a machine, read from tags and requirements once.
     #[serde(default)]
-    pub needs: Needs,
+    pub needs: Rare<Needs>,
     /// Grants so far; for people.
     #[serde(default)]
     pub attempt: u32,
     /// Leases that expired and were not resumed.
     #[serde(default)]
-    pub losses: u32,
+    pub losses: u8,
     /// The run whose log lines are the job's: of the current or the last lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run: Option<LeaseId>,
+    pub run: Rare<Option<LeaseId>>,
     /// An ended job is in lists until then.
     #[serde(default)]
     pub listed_until: Timestamp,
     /// What is still to be told to somebody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub calls: Vec<Call>,
+    pub calls: Rare<Vec<Call>>,
     /// The shared answer does not count here: the job was deleted or rerun in this queue.
     #[serde(default)]
     pub own_only: bool,
@@ -61,15 +65,15 @@ pub(crate) struct Record {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Phase {
     /// Waits for a worker. An expired lease may still come back until something replaces it.
-    Waiting { expired: Option<Lease> },
+    Waiting { expired: Option<Box<Lease>> },
     /// Offered to a worker; to clients still queued.
-    Granted(Lease),
+    Granted(Box<Lease>),
     /// A worker has it.
-    Held(Lease),
+    Held(Box<Lease>),
     /// It has a result.
-    Done(Outcome),
+    Done(Box<Outcome>),
     /// It ended without one, or is a mark that it was deleted here.
-    LetGo(LetGo),
+    LetGo(Box<LetGo>),
 }
 
 /// One run of the job by one worker.
@@ -174,13 +178,10 @@ pub(crate) struct Holder {
     pub priority: i8,
     /// A duration such as `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_duration: Option<String>,
-    /// Only in a submission: in the record it is one of the calls, until it is made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queued_callback: Option<Hook>,
+    pub max_duration: Rare<Option<String>>,
     /// Until the job ends for this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_callback: Option<Hook>,
+    pub finished_callback: Option<Box<Hook>>,
     /// The end that the job has now was told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub told: bool,
@@ -236,6 +237,11 @@ pub(crate) struct Needs {
     pub max_duration_ms: Option<i64>,
 }
 
+impl Usual for Needs {
+    const USUAL: &'static Self =
+        &Self { cpus: None, gpus: 0.0, memory_bytes: None, tags: Vec::new(), max_duration_ms: None };
+}
+
 impl Needs {
     /// Wishes that cannot be read count as none: the worker tells the user which one is wrong.
     pub(crate) fn read(requirements: &Requirements, tags: Vec<String>, max_duration: Option<&str>) -> Self {
@@ -255,6 +261,9 @@ impl Needs {
     }
 }
 
+// One more word is almost a megabyte for a hundred thousand jobs: keep rare things behind a pointer.
+const _: () = assert!(size_of::<Record>() <= 152);
+
 impl Record {
     /// In lists, in the live index and in memory.
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
@@ -273,7 +282,7 @@ impl Record {
     /// The lease in the slot, whatever its state.
     pub(crate) fn lease(&self) -> Option<&Lease> {
         match &self.phase {
-            Phase::Waiting { expired } => expired.as_ref(),
+            Phase::Waiting { expired } => expired.as_deref(),
             Phase::Granted(lease) | Phase::Held(lease) => Some(lease),
             Phase::Done(_) | Phase::LetGo(_) => None,
         }
@@ -291,7 +300,7 @@ impl Record {
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
         match &self.phase {
             Phase::Done(outcome) => Some(outcome),
-            _ => self.previous.as_ref(),
+            _ => self.previous.as_deref(),
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) const KILL_GRACE: u64 = 2_000;
 /// When it is looked whether a result is offered to other queues as it should be.
 pub(crate) const SHARED_AGAIN: i64 = 5_000;
 /// So many losses of its workers end a job.
-pub(crate) const MAX_LOSSES: u32 = 5;
+pub(crate) const MAX_LOSSES: u8 = 5;
 
 /// How long a superseded job goes on, by its age when its successor came (`jobs-and-states` 5.1).
 pub(crate) fn replacement_delay(age: i64) -> i64 {

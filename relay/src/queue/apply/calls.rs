@@ -9,7 +9,7 @@ use dockframe_shared::{JobId, LeaseId, Namespace};
 
 use super::draft::Draft;
 use crate::limits::MAX_CALLS;
-use crate::queue::command::{Called, DueKind, Effect, Reply};
+use crate::queue::command::{Called, DueKind, Effect, Reply, Submit};
 use crate::queue::record::{Call, Event, Holder, Hook, Phase, Record};
 use crate::queue::timing::{CALL_BUSY, CALL_OWED, CALL_TAKEN, call_again};
 use crate::queue::view::{Need, View};
@@ -24,9 +24,9 @@ pub(super) struct Renewal {
 }
 
 /// `record` is as it was before the namespace held it; `renewed`: the submission runs a finished job again.
-pub(super) fn renew(submitted: &Holder, held: Option<&Holder>, record: &Record, renewed: bool) -> Renewal {
-    let mut holder = submitted.clone();
-    let queued = holder.queued_callback.take().filter(|_| held.is_none() || renewed);
+pub(super) fn renew(submit: &Submit, held: Option<&Holder>, record: &Record, renewed: bool) -> Renewal {
+    let mut holder = submit.holder.clone();
+    let queued = submit.queued_callback.clone().filter(|_| held.is_none() || renewed);
     let finished = match &record.phase {
         Phase::Done(outcome) => {
             // Once for each job and namespace: who asks again knows the answer.
@@ -34,7 +34,7 @@ pub(super) fn renew(submitted: &Holder, held: Option<&Holder>, record: &Record, 
             let was_told = held.is_some_and(|held| held.told);
             holder.told = was_told || hook.is_some();
             let event = Event::Finished { reason: outcome.reason.into(), run: outcome.run().cloned() };
-            hook.filter(|_| !was_told).map(|hook| (event, hook))
+            hook.filter(|_| !was_told).map(|hook| (event, *hook))
         }
         Phase::Waiting { .. } | Phase::Granted(_) | Phase::Held(_) | Phase::LetGo(_) => {
             // A submission that names no callback takes nobody else's away: a namespace may have several users.
@@ -63,7 +63,7 @@ pub(super) fn ended<V: View>(
     }
     for (namespace, hook) in hooks {
         let event = Event::Finished { reason, run: run.cloned() };
-        owe(draft, job, record, &namespace, event, hook);
+        owe(draft, job, record, &namespace, event, *hook);
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
 
     use super::super::testing::*;
     use super::*;
-    use crate::queue::command::{Command, Decision, Submit};
+    use crate::queue::command::{Command, Decision};
     use crate::queue::record::EndReason;
 
     fn hook(text: &str) -> Hook {
@@ -152,8 +152,8 @@ mod tests {
 
     fn with_hooks(job: &str, namespace: &str) -> Submit {
         let mut submit = submission(job, namespace);
-        submit.holder.queued_callback = Some(hook("queued"));
-        submit.holder.finished_callback = Some(hook("finished"));
+        submit.queued_callback = Some(hook("queued"));
+        submit.holder.finished_callback = Some(Box::new(hook("finished")));
         submit
     }
 

@@ -65,7 +65,7 @@ pub(super) fn claim<V: View>(
     let now = draft.now;
     let lease = again.unwrap_or_else(|| {
         record.attempt += 1;
-        Lease {
+        Box::new(Lease {
             id: draft.new_lease_id(),
             worker: worker.clone(),
             instance: None,
@@ -76,7 +76,7 @@ pub(super) fn claim<V: View>(
             accepted: now,
             live_until: now,
             deadline_ms: timing::LONGEST_RUN,
-        }
+        })
     });
     hold(draft, job, &mut record, lease);
     // Lists show what the claimer says (`jobs-and-states` 1.4); nothing is decided by it.

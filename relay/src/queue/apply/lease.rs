@@ -34,7 +34,7 @@ pub(super) fn grant<V: View>(
     }
     record.attempt += 1;
     let now = draft.now;
-    let lease = Lease {
+    let lease = Box::new(Lease {
         id: draft.new_lease_id(),
         worker: worker.clone(),
         instance: Some(instance.clone()),
@@ -45,7 +45,7 @@ pub(super) fn grant<V: View>(
         accepted: now,
         live_until: now.plus_millis(ACCEPT),
         deadline_ms: deadline_ms(&record),
-    };
+    });
     draft.effect(Effect::Grant {
         worker: worker.clone(),
         session,
@@ -106,12 +106,17 @@ pub(super) fn accept<V: View>(
 }
 
 /// The job runs from now on under this lease, whose lines are the job's.
-pub(super) fn hold<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut Record, mut lease: Lease) {
+pub(super) fn hold<V: View>(
+    draft: &mut Draft<'_, V>,
+    job: &JobId,
+    record: &mut Record,
+    mut lease: Box<Lease>,
+) {
     let now = draft.now;
     if record.run.as_ref() != Some(&lease.id) {
         let old = record.run.replace(lease.id.clone());
         // The lines of a result that a rerun has not replaced yet are still to be read.
-        let readable = record.previous.as_ref().and_then(Outcome::run);
+        let readable = record.previous.as_deref().and_then(Outcome::run);
         if let Some(old) = old.filter(|old| readable != Some(old)) {
             draft.effect(Effect::DropRun(old));
         }
@@ -129,7 +134,7 @@ pub(super) fn hold<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut 
 
 /// Nothing was heard of the worker for too long, or it has forgotten the job: that waits again, and the lease may still
 /// come back until something takes its place.
-pub(super) fn expire<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut Record, lease: Lease) {
+pub(super) fn expire<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut Record, lease: Box<Lease>) {
     record.phase = Phase::Waiting { expired: Some(lease) };
     record.time = draft.now;
     draft.effect(Effect::Changed(job.clone()));
@@ -229,7 +234,7 @@ pub(super) fn record_outcome<V: View>(
 ) -> Result<(), Need> {
     let now = draft.now;
     let replaced = record.previous.take().filter(|replaced| !replaced.is_shared());
-    if let Some(run) = replaced.as_ref().and_then(Outcome::run) {
+    if let Some(run) = replaced.as_deref().and_then(Outcome::run) {
         draft.put_run(run, None)?;
         draft.effect(Effect::DropRun(run.clone()));
     }
@@ -243,7 +248,7 @@ pub(super) fn record_outcome<V: View>(
     }
     calls::ended(draft, job, &mut record, outcome.reason.into(), outcome.run());
     record.time = outcome.time;
-    record.phase = Phase::Done(outcome);
+    record.phase = Phase::Done(Box::new(outcome));
     record.listed_until = now.plus_millis(LISTED);
     draft.look_at(job, record.listed_until);
     draft.look_at(job, record.listed_until.plus_millis(KEPT));

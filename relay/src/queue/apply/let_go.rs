@@ -9,7 +9,8 @@ use crate::queue::command::{Effect, Reply, Who};
 #[cfg(test)]
 use crate::queue::deployment::guards::{self, Guard};
 use crate::queue::holders::Holders;
-use crate::queue::record::{EndReason, Event, LetGo, Needs, Outcome, Phase, Record};
+use crate::queue::rare::Rare;
+use crate::queue::record::{EndReason, Event, LetGo, Outcome, Phase, Record};
 use crate::queue::timing::{KEPT, LISTED};
 use crate::queue::view::{Need, View};
 
@@ -74,7 +75,7 @@ fn release<V: View>(
         let holder = record.holders.remove(namespace);
         if let Some(hook) = holder.and_then(|holder| holder.finished_callback) {
             let event = Event::Finished { reason: why.into(), run: None };
-            calls::owe(draft, job, &mut record, namespace, event, hook);
+            calls::owe(draft, job, &mut record, namespace, event, *hook);
         }
     }
     draft.effect(Effect::Changed(job.clone()));
@@ -122,7 +123,7 @@ fn end<V: View>(
             draft.effect(Effect::DropRun(run));
         }
         // The lines of a shared answer are another queue's.
-        record.run = outcome.run().filter(|_| !outcome.is_shared()).cloned();
+        record.run = outcome.run().filter(|_| !outcome.is_shared()).cloned().into();
         record.time = outcome.time;
         if !outcome.is_shared() {
             draft.effect(Effect::Share(job.clone()));
@@ -143,7 +144,8 @@ fn end<V: View>(
             namespace: namespace.cloned().unwrap_or_default(),
         });
     }
-    record.phase = Phase::LetGo(LetGo { why, message: message.map(str::to_owned), worker: claimer });
+    record.phase =
+        Phase::LetGo(Box::new(LetGo { why, message: message.map(str::to_owned), worker: claimer }));
     record.time = now;
     draft.effect(Effect::Ended(job.clone()));
     draft.look_at(job, now.plus_millis(KEPT));
@@ -152,7 +154,10 @@ fn end<V: View>(
 /// All that this queue keeps of the job's runs goes; what other queues keep stays.
 fn forget_documents<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut Record) {
     let outcomes: Vec<Outcome> =
-        [record.previous.take(), record.outcome().cloned()].into_iter().flatten().collect();
+        [record.previous.take().map(|previous| *previous), record.outcome().cloned()]
+            .into_iter()
+            .flatten()
+            .collect();
     // The documents of a shared answer are another queue's.
     let (shared, own): (Vec<&Outcome>, Vec<&Outcome>) =
         outcomes.iter().partition(|outcome| outcome.is_shared());
@@ -163,7 +168,7 @@ fn forget_documents<V: View>(draft: &mut Draft<'_, V>, job: &JobId, record: &mut
             draft.effect(Effect::DropRun(run.clone()));
         }
         if record.run.as_ref() == outcome.run() {
-            record.run = None;
+            record.run = None.into();
         }
     }
     if let Some(run) = record.run.take().filter(|run| !shared.contains(&run)) {
@@ -179,19 +184,19 @@ fn mark_deleted<V: View>(draft: &mut Draft<'_, V>, job: &JobId) -> Result<(), Ne
         Record {
             queued_time: now,
             time: now,
-            phase: Phase::LetGo(LetGo { why: EndReason::Deleted, message: None, worker: None }),
+            phase: Phase::LetGo(Box::new(LetGo { why: EndReason::Deleted, message: None, worker: None })),
             previous: None,
             holders: Holders::default(),
             verified: false,
             debug: None,
             tags: None,
             requirements: None,
-            needs: Needs::default(),
+            needs: Rare::default(),
             attempt: 0,
             losses: 0,
-            run: None,
+            run: Rare::default(),
             listed_until: now,
-            calls: Vec::new(),
+            calls: Rare::default(),
             own_only: true,
         },
     )?;

@@ -32,8 +32,8 @@ pub(super) fn look<V: View>(
         Phase::Done(_) => leave_the_list(draft, job, record)?,
         Phase::LetGo(_) => {
             if draft.now >= record.time.plus_millis(KEPT) {
-                if let Some(run) = record.run {
-                    draft.effect(Effect::DropRun(run));
+                if let Some(run) = &*record.run {
+                    draft.effect(Effect::DropRun(run.clone()));
                 }
                 draft.remove_record(job)?;
             }
@@ -68,7 +68,7 @@ fn held_too_long<V: View>(
     draft: &mut Draft<'_, V>,
     job: &JobId,
     mut record: Record,
-    held: Lease,
+    held: Box<Lease>,
     healthy_since: Timestamp,
     another_free: bool,
 ) -> Result<(), Need> {

@@ -35,7 +35,7 @@ pub(super) fn register<V: View>(
     let mut current = Vec::new();
     for job in draft.leased_to(worker) {
         let Some(mut record) = draft.record(&job)? else { continue };
-        let Some(held) = record.lease().cloned() else { continue };
+        let Some(held) = record.lease().cloned().map(Box::new) else { continue };
         if held.worker != *worker {
             continue;
         }

@@ -44,7 +44,9 @@ fn fresh<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, old: Option<&Record
     let own_only = old.is_some_and(|old| old.own_only);
     let answer = submit.shared.as_ref().filter(|_| !own_only);
     let (phase, queued_time, time) = match answer {
-        Some(answer) => (Phase::Done(answer.outcome.clone()), answer.queued_time, answer.outcome.time),
+        Some(answer) => {
+            (Phase::Done(Box::new(answer.outcome.clone())), answer.queued_time, answer.outcome.time)
+        }
         None => (Phase::Waiting { expired: None }, now, now),
     };
     Record {
@@ -57,12 +59,12 @@ fn fresh<V: View>(draft: &mut Draft<'_, V>, submit: &Submit, old: Option<&Record
         debug: submit.debug,
         tags: submit.tags.clone().map(Box::new),
         requirements: submit.requirements.clone().map(Box::new),
-        needs: submit.needs.clone(),
+        needs: submit.needs.clone().into(),
         attempt: old.map_or(0, |old| old.attempt),
         losses: 0,
-        run: old.and_then(|old| old.run.clone()),
+        run: old.map(|old| old.run.clone()).unwrap_or_default(),
         listed_until: now,
-        calls: old.map_or_else(Vec::new, |old| old.calls.clone()),
+        calls: old.map(|old| old.calls.clone()).unwrap_or_default(),
         own_only,
     }
 }
@@ -80,7 +82,7 @@ fn rerun<V: View>(
     draft: &mut Draft<'_, V>,
     job: &JobId,
     mut old: Record,
-    outcome: Outcome,
+    outcome: Box<Outcome>,
 ) -> Result<Record, Need> {
     // A job with a result is never replaced; now it is live again, and newer ones of its namespaces count. One that
     // had left the list had left the slots: it comes back as the oldest.
@@ -114,7 +116,7 @@ fn rerun<V: View>(
 /// Nothing would change but times that nobody would miss: spare the write.
 fn is_repeat<V: View>(draft: &Draft<'_, V>, submit: &Submit, record: &Record) -> Result<bool, Need> {
     let Some(held) = record.holders.get(&submit.namespace) else { return Ok(false) };
-    let Renewal { holder, finished, .. } = calls::renew(&submit.holder, Some(held), record, false);
+    let Renewal { holder, finished, .. } = calls::renew(submit, Some(held), record, false);
     let wanted = Holder { number: held.number, since: held.since, ..holder };
     let listed = record.is_going() || record.listed_until.since(draft.now) > LISTED - 5_000;
     if *held != wanted || finished.is_some() || !listed {
@@ -160,7 +162,7 @@ fn hold<V: View>(
     }
 
     let held = record.holders.get(namespace);
-    let Renewal { holder, queued, finished } = calls::renew(&submit.holder, held, &record, renewed);
+    let Renewal { holder, queued, finished } = calls::renew(submit, held, &record, renewed);
     record.holders.insert(namespace.clone(), Holder { number, since: now, ..holder });
     if let Some(hook) = queued {
         calls::owe(draft, job, &mut record, namespace, Event::Queued, hook);

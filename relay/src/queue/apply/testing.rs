@@ -215,6 +215,7 @@ pub(crate) fn submission(job: &str, namespace: &str) -> Submit {
         verified: true,
         namespace: Namespace::new(namespace).unwrap(),
         holder: Holder::default(),
+        queued_callback: None,
         rerun: None,
         debug: None,
         tags: None,

@@ -16,7 +16,7 @@ use crate::limits::{
 use crate::metrics::Refused;
 use crate::queue::command::{Command, Ending, Reply, Submit};
 use crate::queue::open::OpenQueue;
-use crate::queue::record::{EndReason, Holder, Needs};
+use crate::queue::record::{EndReason, Holder, Hook, Needs};
 use crate::store::DocumentKey;
 
 /// One submission, as it came.
@@ -120,10 +120,19 @@ impl Service {
         }
         let shared = if verified { self.shared_answer(queue, &job).await? } else { None };
         let field = |name: &str| definition.get(name).cloned();
+        let callbacks = control.callbacks.as_ref();
+        let hook = |callback| self.hook(queue, callback, origin.as_deref());
+        // The secrets in the control's `outputs` were never read.
         let submit = Submit {
             verified,
             namespace,
-            holder: self.holder(queue, &control, origin.as_deref())?,
+            holder: Holder {
+                priority: control.priority(),
+                max_duration: control.max_duration.clone().into(),
+                finished_callback: hook(callbacks.and_then(|all| all.finished.as_ref()))?.map(Box::new),
+                ..Holder::default()
+            },
+            queued_callback: hook(callbacks.and_then(|all| all.queued.as_ref()))?,
             rerun: control.rerun,
             debug,
             tags: field("tags"),
@@ -139,21 +148,16 @@ impl Service {
         Ok((job, revision))
     }
 
-    /// What is kept of a submission's control. The secrets in `outputs` were never read.
-    fn holder(&self, queue: &OpenQueue, control: &Control, origin: Option<&str>) -> Result<Holder, Problem> {
-        let callbacks = control.callbacks.as_ref();
-        let hook = |callback: Option<&Callback>| {
-            let (Some(callback), Some(key)) = (callback, queue.name()) else { return Ok(None) };
-            let own = || self.own_origin.get().map_or("", String::as_str);
-            self.settings.callbacks.hook(key, callback, origin.unwrap_or_else(own))
-        };
-        Ok(Holder {
-            priority: control.priority(),
-            max_duration: control.max_duration.clone(),
-            queued_callback: hook(callbacks.and_then(|all| all.queued.as_ref()))?,
-            finished_callback: hook(callbacks.and_then(|all| all.finished.as_ref()))?,
-            ..Holder::default()
-        })
+    /// What is kept of a callback until it is made.
+    fn hook(
+        &self,
+        queue: &OpenQueue,
+        callback: Option<&Callback>,
+        origin: Option<&str>,
+    ) -> Result<Option<Hook>, Problem> {
+        let (Some(callback), Some(key)) = (callback, queue.name()) else { return Ok(None) };
+        let own = || self.own_origin.get().map_or("", String::as_str);
+        self.settings.callbacks.hook(key, callback, origin.unwrap_or_else(own))
     }
 
     fn has_too_many_holders(&self, queue: &OpenQueue, job: &JobId) -> bool {

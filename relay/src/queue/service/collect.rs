@@ -24,7 +24,7 @@ use dockframe_shared::{JobId, LeaseId, QueueDigest, Timestamp, WorkerId};
 use super::{Error, Service};
 use crate::blobs::{keys_in, run_name, shards};
 use crate::queue::command::Command;
-use crate::queue::record::{Event, Outcome, Phase, Record, WorkerRecord};
+use crate::queue::record::{Event, Phase, Record, WorkerRecord};
 use crate::queue::timing::{KEPT, LISTED, LOGS_KEPT, WORKER_KEPT};
 use crate::queue::view::{Entry, Key};
 use crate::store::DocumentKey;
@@ -322,7 +322,7 @@ fn results_of(record: &Record) -> impl Iterator<Item = &LeaseId> {
         Phase::Done(outcome) => Some(outcome),
         _ => None,
     };
-    done.into_iter().chain(&record.previous).filter_map(Outcome::run)
+    done.into_iter().chain(&record.previous).filter_map(|outcome| outcome.run())
 }
 
 #[cfg(test)]

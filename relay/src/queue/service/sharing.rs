@@ -118,7 +118,8 @@ pub(super) fn shared_record(
     job: &JobId,
     record: &Record,
 ) -> Option<(DocumentKey, SharedRecord)> {
-    let Phase::Done(Outcome { source: Source::Run(run), .. }) = &record.phase else { return None };
+    let Phase::Done(outcome) = &record.phase else { return None };
+    let Source::Run(run) = &outcome.source else { return None };
     let mut offered = record.clone();
     // What only this queue's people said of the job stays here.
     for holder in offered.holders.values_mut() {

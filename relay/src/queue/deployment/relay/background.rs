@@ -92,7 +92,7 @@ impl World {
         let holder = known.value.active_lease().map(|lease| &lease.worker);
         let mut others = self.machines(relay, queue);
         others.retain(|machine| Some(&machine.worker) != holder);
-        !self.plan(open, std::iter::once((job, &known.value.needs, self.time())), &mut others).is_empty()
+        !self.plan(open, std::iter::once((job, &*known.value.needs, self.time())), &mut others).is_empty()
     }
 
     pub(super) fn plan<'a>(
@@ -132,7 +132,7 @@ impl World {
             }
             return;
         }
-        let waiting = open.cache.waiting().map(|(job, record)| (job, &record.needs, record.queued_time));
+        let waiting = open.cache.waiting().map(|(job, record)| (job, &*record.needs, record.queued_time));
         let pairs = self.plan(open, waiting, &mut machines);
         if let Some(open) = self.relays[relay].queues[queue].as_mut() {
             open.granting = pairs.len();

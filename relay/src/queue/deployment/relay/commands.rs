@@ -109,7 +109,8 @@ impl World {
         job: &JobId,
         record: &Record,
     ) -> Option<(DocumentKey, Vec<u8>)> {
-        let Phase::Done(Outcome { source: Source::Run(run), .. }) = &record.phase else { return None };
+        let Phase::Done(outcome) = &record.phase else { return None };
+        let Source::Run(run) = &outcome.source else { return None };
         let shared = SharedRecord {
             verified: record.verified,
             run: run.clone(),
@@ -324,7 +325,7 @@ impl World {
                 if let Some((revision, entry)) = entry
                     && let Entry::Record(record) = &*entry
                 {
-                    self.show_record(&job, socket, revision, record.clone());
+                    self.show_record(&job, socket, revision, Record::clone(record));
                 }
             }
         }

@@ -134,6 +134,7 @@ impl World {
             verified: is_verified(&job),
             namespace,
             holder: Holder { priority, ..Holder::default() },
+            queued_callback: None,
             rerun,
             debug: None,
             tags: None,
@@ -215,7 +216,7 @@ impl World {
             DueKind::Look => {
                 let open = self.relays[relay].queues[queue].as_ref().expect("an open queue");
                 let granted = open.cache.record(&due.job).and_then(|known| match &known.value.phase {
-                    Phase::Granted(lease) => Some(lease.clone()),
+                    Phase::Granted(lease) => Some(Lease::clone(lease)),
                     _ => None,
                 });
                 let command = Command::Look {

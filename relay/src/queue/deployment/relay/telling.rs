@@ -14,7 +14,7 @@ impl World {
         let Some(open) = self.relays[relay].queues[queue].as_ref() else { return };
         match open.cache.record(job) {
             Some(known) => {
-                let (revision, record) = (known.revision, Box::new(known.value.clone()));
+                let (revision, record) = (known.revision, known.value.clone());
                 self.show_record(job, socket, revision, record);
             }
             None => {
@@ -24,11 +24,11 @@ impl World {
         }
     }
 
-    pub(super) fn show_record(&mut self, job: &JobId, socket: usize, revision: u64, record: Box<Record>) {
+    pub(super) fn show_record(&mut self, job: &JobId, socket: usize, revision: u64, record: Record) {
         let told = self.sockets[socket].told.entry(job.clone()).or_default();
         if revision > *told {
             *told = revision;
-            self.answer(socket, ToPeer::Shown { job: job.clone(), revision, record: Some(Rc::new(*record)) });
+            self.answer(socket, ToPeer::Shown { job: job.clone(), revision, record: Some(Rc::new(record)) });
         }
     }
 
