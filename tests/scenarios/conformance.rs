@@ -21,6 +21,15 @@ fn a_relay_keeps_the_promises_of_the_protocol() {
 }
 
 #[test]
+fn a_relay_on_redis_keeps_the_promises_of_the_protocol() {
+    scenario::run("a_relay_on_redis_keeps_the_promises_of_the_protocol", async |scenario| {
+        let redis = Redis::start(scenario.folder()).await?;
+        let relay = Relay::start_with(&scenario, "relay", &Store::from(&redis)).await?;
+        keeps_promises(&scenario, &[&relay.url()], &["known-failures.txt"]).await
+    });
+}
+
+#[test]
 fn two_relays_on_one_redis_keep_the_promises_of_the_protocol() {
     scenario::run("two_relays_on_one_redis_keep_the_promises_of_the_protocol", async |scenario| {
         let redis = Redis::start(scenario.folder()).await?;

@@ -84,7 +84,9 @@ impl Peer for LeaseWorker {
     }
 
     async fn frames(&self, parcel: Parcel) -> Vec<String> {
-        parcel.messages.into()
+        let mut frames: Vec<String> = parcel.messages.into();
+        frames.extend(parcel.workers);
+        frames
     }
 }
 

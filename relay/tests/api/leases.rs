@@ -55,6 +55,26 @@ async fn a_job_goes_from_its_submitter_to_a_worker_and_its_result_back() {
 }
 
 #[tokio::test]
+async fn a_lease_socket_is_told_of_the_other_workers() {
+    let relay = TestRelay::start().await;
+    let mut first = relay.worker("q1", "w1").await;
+    let second = relay.worker("q1", "w2").await;
+    let told = async |worker: &mut Peer, ids: &[&str]| {
+        loop {
+            let told = worker.expect("Workers").await;
+            let workers = told["workers"].as_array().unwrap().clone();
+            assert!(workers.iter().all(|one| one.get("leases").is_none() && one.get("instance").is_none()));
+            if workers.iter().map(|one| one["id"].as_str().unwrap()).eq(ids.iter().copied()) {
+                break;
+            }
+        }
+    };
+    told(&mut first, &["w1", "w2"]).await;
+    second.close(1000).await;
+    told(&mut first, &["w1"]).await;
+}
+
+#[tokio::test]
 async fn a_lease_socket_is_told_so_and_gets_nothing_before_it_registers() {
     let relay = TestRelay::start().await;
     relay.submit("q1", job()).await;

@@ -199,23 +199,29 @@ impl Service {
         }
     }
 
-    /// Tells those who are connected how the queue stands, and those who watch waiting jobs of their places.
+    /// Tells the workers with leases of one another (`relay-protocol` 3.8), and watching clients how the queue stands and
+    /// at which places their waiting jobs are.
     fn tell_summary(&self, queue: &OpenQueue, last: &mut String) {
-        if queue.sockets().watch_clients.is_empty() {
-            return;
+        let workers = queue.workers_to_tell.swap(false, Ordering::Relaxed).then(|| queue.workers_message());
+        {
+            let sockets = queue.sockets();
+            if let Some(workers) = &workers {
+                let clients = sockets.watch_clients.values().filter(|client| client.wants_workers);
+                let leases = sockets.lease_workers.values().map(|socket| &socket.outbox);
+                for outbox in clients.map(|client| &client.outbox).chain(leases) {
+                    outbox.workers(workers);
+                }
+            }
+            if sockets.watch_clients.is_empty() {
+                return;
+            }
         }
         let text = self.summary_message(queue);
         let waiting = |job: &JobId| {
             let cache = queue.cache();
             cache.record(job).is_some_and(|known| matches!(known.value.phase, Phase::Waiting { .. }))
         };
-        let workers = queue.workers_to_tell.swap(false, Ordering::Relaxed).then(|| queue.workers_message());
         let sockets = queue.sockets();
-        if let Some(workers) = workers {
-            for client in sockets.watch_clients.values().filter(|client| client.wants_workers) {
-                client.outbox.workers(&workers);
-            }
-        }
         if text != *last {
             for client in sockets.watch_clients.values() {
                 client.outbox.summary(&text);
