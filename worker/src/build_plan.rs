@@ -1,12 +1,17 @@
 //! What a `build` block means (`worker` 10.3, 10.4). Pure.
 
+mod context;
+mod repository;
+
 use dockframe_shared::ids::hex;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+pub(crate) use self::context::{Context, Source};
+use self::repository::BadReference;
+pub(crate) use self::repository::{Reference, Repository};
 use crate::files::names::{BadFileName, RelativePath};
-use crate::plan::shorten;
 
 const MAX_BUILD_ARGUMENTS: usize = 1000;
 
@@ -26,17 +31,6 @@ pub(crate) struct BuildPlan {
     pub(crate) platform: Option<String>,
 }
 
-/// Where the files come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Context {
-    /// To be tried in this order.
-    pub(crate) addresses: Vec<Url>,
-    /// For people: without credentials.
-    pub(crate) name: String,
-    /// Names a commit, whose files never change.
-    pub(crate) is_pinned: bool,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BuildPlanError {
     #[error(
@@ -53,6 +47,13 @@ pub(crate) enum BuildPlanError {
     MissingRef(String),
     #[error("Unsupported download link: {0} (use http or https)")]
     Scheme(String),
+    #[error(
+        "build.context: git over ssh is not done here, since the worker lends no keys of its owner to a job's \
+         author; use https"
+    )]
+    Ssh,
+    #[error("build.context: the ref \"{text}\" cannot be used: {why}")]
+    Reference { text: String, why: BadReference },
     #[error("build.buildArgs has more than {MAX_BUILD_ARGUMENTS} entries")]
     TooManyArguments,
 }
@@ -109,6 +110,13 @@ fn key(block: &Map<String, Value>) -> String {
 
 /// The address without user and password.
 pub(crate) fn redact(address: &str) -> String {
+    // What follows is an address of its own.
+    let inner = address.trim_start_matches("git+");
+    let outer = &address[..address.len() - inner.len()];
+    format!("{outer}{}", redact_inner(inner))
+}
+
+fn redact_inner(address: &str) -> String {
     let shown = match address.split_once("://") {
         Some((scheme, rest)) => {
             let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -158,101 +166,15 @@ fn arguments(value: Option<&Value>) -> Result<Vec<(String, String)>, BuildPlanEr
     Ok(arguments)
 }
 
-impl Context {
-    fn read(address: &str) -> Result<Self, BuildPlanError> {
-        let name = redact(address);
-        let is_archive = [".tar.gz", ".tgz", ".zip"].iter().any(|end| address.ends_with(end));
-        if !is_archive && address.starts_with("https://") && address.contains("github.com") {
-            return Self::github(address, name);
-        }
-        let url = Url::parse(address).map_err(|_| BuildPlanError::Scheme(shorten(&name)))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(BuildPlanError::Scheme(shorten(&name)));
-        }
-        Ok(Self { addresses: vec![url], name, is_pinned: false })
-    }
-
-    fn github(address: &str, name: String) -> Result<Self, BuildPlanError> {
-        let bad = || BuildPlanError::GitHub(shorten(&name));
-        let GitHub { owner, repository, reference, credential } = GitHub::parse(address).ok_or_else(bad)?;
-        if reference.starts_with("${") {
-            return Err(BuildPlanError::MissingRef(shorten(&reference)));
-        }
-        // `user:token` means the token; a token alone stands before the `@`.
-        let credential =
-            credential.as_deref().map(|text| text.split_once(':').map_or(text, |(_, token)| token));
-        let mut tails = vec![format!("refs/heads/{reference}"), reference.clone()];
-        if reference == "main" {
-            tails.push("refs/heads/master".to_owned());
-        }
-        let addresses = tails.into_iter().map(|tail| {
-            let mut url = Url::parse("https://github.com").map_err(|_| bad())?;
-            url.set_path(&format!("/{owner}/{repository}/archive/{tail}.zip"));
-            if let Some(credential) = credential {
-                url.set_username(credential).map_err(|()| bad())?;
-            }
-            Ok(url)
-        });
-        let is_pinned = reference.len() == 40 && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
-        Ok(Self { addresses: addresses.collect::<Result<_, BuildPlanError>>()?, name, is_pinned })
-    }
-}
-
-/// A repository of GitHub's at a branch, tag or commit.
-#[derive(Debug, PartialEq, Eq)]
-struct GitHub {
-    owner: String,
-    repository: String,
-    reference: String,
-    /// As written before the `@`.
-    credential: Option<String>,
-}
-
-impl GitHub {
-    fn parse(address: &str) -> Option<Self> {
-        let url = Url::parse(address).ok()?;
-        if url.scheme() != "https" || url.host_str() != Some("github.com") {
-            return None;
-        }
-        let mut segments = url.path().trim_matches('/').splitn(4, '/');
-        let (owner, repository) = (segments.next()?, segments.next()?.replacen(".git", "", 1));
-        let is_name = |name: &str, max: usize| {
-            !name.is_empty()
-                && name.len() <= max
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-        };
-        if !is_name(owner, 39) || !is_name(&repository, 100) {
-            return None;
-        }
-        let reference = match (segments.next(), segments.next()) {
-            (Some("tree" | "commit"), Some(reference)) => {
-                percent_encoding::percent_decode_str(reference).decode_utf8().ok()?.into_owned()
-            }
-            _ => "main".to_owned(),
-        };
-        let credential = match (url.username(), url.password()) {
-            ("", None) => None,
-            (user, None) => Some(user.to_owned()),
-            (user, Some(password)) => Some(format!("{user}:{password}")),
-        };
-        Some(Self { owner: owner.to_owned(), repository, reference, credential })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn read(block: Value) -> Result<BuildPlan, BuildPlanError> {
+    pub(super) fn read(block: Value) -> Result<BuildPlan, BuildPlanError> {
         let Value::Object(block) = block else { panic!("an object") };
         BuildPlan::read(&block)
-    }
-
-    fn addresses(context: &str) -> Vec<String> {
-        let context = read(json!({"context": context})).unwrap().context.unwrap();
-        context.addresses.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -263,6 +185,9 @@ mod tests {
             "https:\\\\user:secret-token@h/x",
             "https:/user:secret-token@github.com/o/r",
             "https://a@user:secret-token@h/x",
+            "git+https://user:secret-token@h/x.git#main",
+            "git+https:///user:secret-token@h/x.git",
+            "git+https:user:secret-token@h/x.git",
         ] {
             let shown = redact(address);
             assert!(!shown.contains("secret") && !shown.contains("user"), "{address}: {shown}");
@@ -278,35 +203,19 @@ mod tests {
         assert_eq!(first.len(), 32);
         assert_eq!(first, key(json!({"target": "a", "context": "https://user:tok@github.com/me/tool"})));
         assert_ne!(first, key(json!({"context": context, "target": "b"})));
+        let repository = |address: &str| key(json!({ "context": address }));
+        let first = repository("git+https://h/x#main");
+        assert_eq!(first, repository("git+https://user:tok@h/x#main"));
+        assert_ne!(first, repository("git+https://h/x#main:sub"));
     }
 
     /// The recorded vectors, shared with the crate that reads the others.
-    fn vectors(kind: &str) -> Vec<Value> {
+    pub(super) fn vectors(kind: &str) -> Vec<Value> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/tests/vectors/worker-misc.json");
         let all: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let list = all[kind].as_array().unwrap().clone();
         assert!(!list.is_empty());
         list
-    }
-
-    #[test]
-    fn github_contexts_are_read_as_recorded() {
-        for vector in vectors("githubContext") {
-            let address = vector["in"].as_str().unwrap();
-            let read = GitHub::parse(address);
-            let Some(expected) = vector["out"].as_object() else {
-                assert_eq!(read, None, "{address}");
-                continue;
-            };
-            let text = |name: &str| expected.get(name).and_then(Value::as_str).map(str::to_owned);
-            let expected = GitHub {
-                owner: text("owner").unwrap(),
-                repository: text("repo").unwrap(),
-                reference: text("ref").unwrap(),
-                credential: text("userPat"),
-            };
-            assert_eq!(read, Some(expected), "{address}");
-        }
     }
 
     #[test]
@@ -318,48 +227,6 @@ mod tests {
                 true => assert!(!redact(address).contains("u:p"), "{address}"),
                 false => assert_eq!(redact(address), recorded),
             }
-        }
-    }
-
-    #[test]
-    fn github_addresses_become_archives() {
-        assert_eq!(
-            addresses("https://github.com/me/tool.git"),
-            [
-                "https://github.com/me/tool/archive/refs/heads/main.zip",
-                "https://github.com/me/tool/archive/main.zip",
-                "https://github.com/me/tool/archive/refs/heads/master.zip",
-            ]
-        );
-        assert_eq!(
-            addresses("https://user:tok@github.com/me/tool/tree/feature/x"),
-            [
-                "https://tok@github.com/me/tool/archive/refs/heads/feature/x.zip",
-                "https://tok@github.com/me/tool/archive/feature/x.zip",
-            ]
-        );
-        assert_eq!(
-            addresses("https://github.com/me/tool/")[1],
-            "https://github.com/me/tool/archive/main.zip"
-        );
-        let pinned = "https://github.com/me/tool/commit/a80273ca1417f0cf29eaf1cee3c1eb5d79bfc4df";
-        assert!(read(json!({"context": pinned})).unwrap().context.unwrap().is_pinned);
-        assert_eq!(addresses("http://x.example/a/archive?y"), ["http://x.example/a/archive?y"]);
-        for context in [
-            "https://github.com/me",
-            "https://github.com.evil.example/a/b",
-            "git@github.com:me/tool.git",
-            "/etc",
-            "ftp://x/y.zip",
-        ] {
-            assert!(read(json!({"context": context})).is_err(), "{context}");
-        }
-        let missing = read(json!({"context": "https://github.com/me/tool/tree/${sha}"}));
-        assert!(matches!(missing, Err(BuildPlanError::MissingRef(_))));
-        let long = "x".repeat(5_000);
-        for context in [format!("{long}:"), format!("ftp://{long}/"), format!("https://github.com/{long}")] {
-            let error = read(json!({ "context": context })).err().map(|error| error.to_string());
-            assert!(error.is_some_and(|text| text.len() < 400), "{context}");
         }
     }
 

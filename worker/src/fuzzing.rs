@@ -13,7 +13,7 @@ use dockframe_shared::{JobId, LeaseId, QueueKey, Timestamp};
 use serde_json::{Map, Value};
 use url::Url;
 
-use crate::build_plan::BuildPlan;
+use crate::build_plan::{BuildPlan, Source};
 use crate::files::context;
 use crate::files::names::{ConfigTarget, RelativePath, job_directory, job_label};
 use crate::logs::{Assembler, LiveLimit, ResultLog, Stream};
@@ -71,7 +71,20 @@ fn build(block: &Map<String, Value>) {
             plan.subdirectory.iter().for_each(|path| is_inside(path.as_str()));
             if let Some(context) = plan.context {
                 hides(&context.name);
-                assert!(context.addresses.iter().all(|url| matches!(url.scheme(), "http" | "https")));
+                let is_web = |url: &Url| matches!(url.scheme(), "http" | "https");
+                match context.source {
+                    Source::Archive(addresses) => assert!(addresses.iter().all(is_web)),
+                    Source::Git(repository) => {
+                        assert!(is_web(&repository.url));
+                        repository.directory.iter().for_each(|path| is_inside(path.as_str()));
+                        let names = repository.reference.candidates();
+                        assert!(
+                            names
+                                .iter()
+                                .all(|name| !name.starts_with('-') && !name.contains(char::is_whitespace))
+                        );
+                    }
+                }
             }
         }
         Err(error) => {

@@ -11,8 +11,8 @@ use std::io;
 
 use self::ignored::MAX_PATTERNS;
 pub(crate) use self::pack::{Packed, pack};
-pub(crate) use self::unpack::unpack;
-use self::unpack::{MAX_ENTRIES, MAX_RATIO, MAX_UNPACKED_BYTES};
+use self::unpack::{MAX_ENTRIES, MAX_RATIO};
+pub(crate) use self::unpack::{MAX_UNPACKED_BYTES, unpack, unpack_stream};
 use super::names::BadFileName;
 
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,8 @@
 //! neither to the relay nor to where the relay redirects is resolved, checked and connected as one: what was checked
 //! is what is connected to, at every redirect again.
 
+mod repository;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::io::ReaderStream;
 use url::{Host, Url};
 
+pub(crate) use self::repository::Served;
 use crate::relay_link::SEGMENT;
 use crate::{clock, tls};
 
@@ -41,6 +44,7 @@ pub(crate) struct Http {
     guarded: Client,
     relay: Url,
     allow_private: bool,
+    ignore_certificates: bool,
     max_bytes: u64,
 }
 
@@ -65,6 +69,8 @@ pub(crate) enum HttpError {
     TooLarge(u64),
     #[error("nothing came for {} s", IDLE_LIMIT.as_secs())]
     Silent,
+    #[error("no git repository is served there over HTTP, or only in the old way without packs")]
+    NoRepository,
     #[error("{0}")]
     Transport(String),
     #[error("the file cannot be written or read: {0}")]
@@ -79,7 +85,12 @@ impl HttpError {
                     || matches!(*status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
             }
             Self::Silent | Self::Transport(_) => true,
-            Self::Private | Self::Redirects | Self::BadRedirect | Self::TooLarge(_) | Self::File(_) => false,
+            Self::Private
+            | Self::Redirects
+            | Self::BadRedirect
+            | Self::NoRepository
+            | Self::TooLarge(_)
+            | Self::File(_) => false,
         }
     }
 }
@@ -127,6 +138,7 @@ impl Http {
             guarded: built(client().dns_resolver(PublicOnly))?,
             relay,
             allow_private: allow_private || is_home,
+            ignore_certificates,
             max_bytes,
         })
     }
@@ -350,13 +362,16 @@ struct PublicOnly;
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            if found.iter().any(|address| !is_public(address.ip())) {
-                return Err(PRIVATE.into());
-            }
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
+        Box::pin(async move { Ok(Box::new(public_addresses(name.as_str()).await?.into_iter()) as Addrs) })
+    }
+}
+
+/// Where a name leads, if that is public throughout.
+async fn public_addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
+    match found.iter().all(|address| is_public(address.ip())) {
+        true => Ok(found),
+        false => Err(io::Error::other(PRIVATE)),
     }
 }
 

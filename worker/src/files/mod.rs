@@ -7,6 +7,7 @@ pub(crate) mod cache;
 pub(crate) mod content;
 pub(crate) mod context;
 pub(crate) mod fetch;
+pub(crate) mod git;
 pub(crate) mod inputs;
 pub(crate) mod names;
 pub(crate) mod outputs;

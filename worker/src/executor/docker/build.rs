@@ -24,14 +24,15 @@ use super::buildkit::Progress;
 use super::client::LABEL;
 use super::image::Images;
 use super::raw::RawEngine;
-use crate::build_plan::{BuildPlan, Context};
+use super::sources::{Brought, Found, SourceError};
+use crate::build_plan::BuildPlan;
 use crate::clock;
 use crate::config::Network;
 use crate::executor::{BuildLines, Image, ImageError};
-use crate::files::context::{ContextError, Packed, pack, unpack};
-use crate::files::fetch::{Http, HttpError};
+use crate::files::context::{ContextError, Packed, pack};
+use crate::files::fetch::Http;
 
-/// Label with the SHA-256 of the archive that an image was built from.
+/// Label with what an image was built from: the SHA-256 of an archive, or a commit.
 const SOURCE_LABEL: &str = "container.mtfm.io/source";
 
 /// Longest line of an Engine's answer.
@@ -93,28 +94,27 @@ impl Images {
         let scratch = Scratch(self.builder.scratch.join(Uuid::new_v4().simple().to_string()));
         let sources = scratch.0.join("sources");
         tokio::fs::create_dir_all(&sources).await.map_err(|error| ImageError::Context(error.to_string()))?;
-        let mut source = String::new();
+        let mut brought = Brought { id: String::new(), root: PathBuf::new() };
         if let Some(context) = &plan.context {
-            let archive = scratch.0.join("archive");
-            match self.download(context, &archive, lines).await {
-                Ok(hash) => source = hash,
-                Err(text) => match &existing {
-                    Some(image) => {
-                        say(lines, LogStep::CloningRepo, format!("{text}; the image that is here is used"))
-                            .await;
-                        return Ok(self.describe_built(&tag, image));
-                    }
-                    None => return Err(ImageError::Context(text)),
-                },
-            }
-            if let Some(image) = existing.filter(|image| label(image, SOURCE_LABEL) == Some(&source)) {
+            let found = match Found::find(&self.builder.http, context, &scratch.0, lines).await {
+                Ok(found) => found,
+                Err(error) => return self.fall_back(&tag, existing.as_ref(), error, lines).await,
+            };
+            if let Some(image) = existing
+                .as_ref()
+                .filter(|image| label(image, SOURCE_LABEL).is_some_and(|id| id == found.id()))
+            {
                 self.mark_checked(&tag);
-                return Ok(self.describe_built(&tag, &image));
+                return Ok(self.describe_built(&tag, image));
+            }
+            match found.bring(&sources).await {
+                Ok(files) => brought = files,
+                Err(error) => return self.fall_back(&tag, existing.as_ref(), error, lines).await,
             }
         }
-        let packed = self.pack(&plan, &scratch.0).await?;
+        let packed = self.pack(&plan, &scratch.0, brought.root).await?;
         self.obtain_private_bases(&packed, plan.platform.as_deref(), lines).await?;
-        self.run_build(&plan, &tag, &source, &scratch.0.join("context.tar"), &packed, lines).await?;
+        self.run_build(&plan, &tag, &brought.id, &scratch.0.join("context.tar"), &packed, lines).await?;
         self.mark_checked(&tag);
         self.note_brought(&tag);
         let image = self.local(&tag, None).await?;
@@ -122,41 +122,34 @@ impl Images {
         Ok(self.describe_built(&tag, &image))
     }
 
-    /// The first address that has something; the SHA-256 of what it is.
-    async fn download(&self, context: &Context, into: &Path, lines: &BuildLines) -> Result<String, String> {
-        say(lines, LogStep::CloningRepo, format!("downloading {}", context.name)).await;
-        let mut last = None;
-        for address in &context.addresses {
-            match self.builder.http.fetch(address, into).await {
-                Ok(fetched) => return Ok(fetched.hash.to_string()),
-                Err(error @ HttpError::Status(_)) => last = Some(error),
-                Err(error) => {
-                    return Err(format!("the build context {} cannot be fetched: {error}", context.name));
-                }
+    /// What was built before serves when its sources are out of reach.
+    async fn fall_back(
+        &self,
+        tag: &str,
+        existing: Option<&ImageInspect>,
+        error: SourceError,
+        lines: &BuildLines,
+    ) -> Result<Image, ImageError> {
+        match existing {
+            Some(image) if matches!(error, SourceError::Fetch { .. }) => {
+                say(lines, LogStep::CloningRepo, format!("{error}; the image that is here is used")).await;
+                Ok(self.describe_built(tag, image))
             }
+            _ => Err(ImageError::Context(error.to_string())),
         }
-        let why = last.map(|error| error.to_string()).unwrap_or_default();
-        Err(format!("the build context {} cannot be fetched: {why}", context.name))
     }
 
-    async fn pack(&self, plan: &BuildPlan, scratch: &Path) -> Result<Packed, ImageError> {
+    async fn pack(&self, plan: &BuildPlan, scratch: &Path, root: PathBuf) -> Result<Packed, ImageError> {
         let (plan, scratch) = (plan.clone(), scratch.to_owned());
         let packed = tokio::task::spawn_blocking(move || -> Result<Packed, ContextError> {
             let sources = Dir::open_ambient_dir(scratch.join("sources"), ambient_authority())?;
-            let root = match &plan.context {
-                None => sources,
-                Some(_) => {
-                    let root = unpack(&scratch.join("archive"), &sources)?;
-                    if root.as_os_str().is_empty() { sources } else { sources.open_dir(root)? }
-                }
-            };
+            let root = if root.as_os_str().is_empty() { sources } else { sources.open_dir(root)? };
             let mut out = std::fs::File::create(scratch.join("context.tar"))?;
             pack(&root, plan.subdirectory.as_ref(), &plan.filename, plan.dockerfile.as_deref(), &mut out)
         })
         .await;
         match packed {
-            Ok(packed) => packed
-                .map_err(|error| ImageError::Context(format!("the build context cannot be used: {error}"))),
+            Ok(packed) => packed.map_err(|error| ImageError::Context(SourceError::Use(error).to_string())),
             Err(error) => Err(ImageError::Context(error.to_string())),
         }
     }
@@ -285,7 +278,7 @@ fn label<'a>(image: &'a ImageInspect, name: &str) -> Option<&'a String> {
     image.config.as_ref()?.labels.as_ref()?.get(name)
 }
 
-async fn say(lines: &BuildLines, step: LogStep, text: String) {
+pub(super) async fn say(lines: &BuildLines, step: LogStep, text: String) {
     tell(lines, step, text, false).await;
 }
 

@@ -12,7 +12,7 @@ use flate2::read::MultiGzDecoder;
 use super::ContextError;
 use crate::files::names::{BadFileName, RelativePath};
 
-pub(super) const MAX_UNPACKED_BYTES: u64 = 2 << 30;
+pub(crate) const MAX_UNPACKED_BYTES: u64 = 2 << 30;
 pub(super) const MAX_ENTRIES: usize = 200_000;
 /// How far an archive may unfold, above a size that harms nobody.
 pub(super) const MAX_RATIO: u64 = 100;
@@ -80,6 +80,15 @@ pub(crate) fn unpack(archive: &Path, into: &Dir) -> Result<PathBuf, ContextError
         }
         _ => Ok(PathBuf::new()),
     }
+}
+
+/// Unpacks a tar archive as it comes, from its own root: nobody has wrapped it, and it is not compressed.
+pub(crate) fn unpack_stream(mut from: impl Read, into: &Dir) -> Result<(), ContextError> {
+    let mut budget = Budget { bytes_left: MAX_UNPACKED_BYTES, entries_left: MAX_ENTRIES };
+    unpack_tar(&mut from, into, &mut budget)?;
+    // Whoever writes it comes to its end: there is padding after the last entry.
+    io::copy(&mut from.take(MAX_HEADER_BYTES), &mut io::sink())?;
+    Ok(())
 }
 
 fn safe(name: &str) -> Result<Option<RelativePath>, ContextError> {
