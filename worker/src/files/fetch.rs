@@ -4,17 +4,16 @@
 //! neither to the relay nor to where the relay redirects is resolved, checked and connected as one: what was checked
 //! is what is connected to, at every redirect again.
 
+mod public;
 mod repository;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use dockframe_shared::net::is_public;
 use dockframe_shared::{ContentHash, Timestamp};
 use percent_encoding::utf8_percent_encode;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, IF_RANGE, LOCATION, RANGE};
 use reqwest::{Body, Client, Method, Response, StatusCode, redirect};
 use sha2::{Digest, Sha256};
@@ -24,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::io::ReaderStream;
 use url::{Host, Url};
 
+use self::public::{PRIVATE, PublicOnly};
 pub(crate) use self::repository::Served;
 use crate::relay_link::SEGMENT;
 use crate::{clock, tls};
@@ -352,27 +352,6 @@ fn error_chain(error: &reqwest::Error) -> String {
         cause = inner.source();
     }
     if parts.is_empty() { "the request failed".to_owned() } else { parts.join(": ") }
-}
-
-const PRIVATE: &str = "the name leads to a private network";
-
-/// Resolves names, and refuses those that lead anywhere private.
-#[derive(Debug, Clone, Copy)]
-struct PublicOnly;
-
-impl Resolve for PublicOnly {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move { Ok(Box::new(public_addresses(name.as_str()).await?.into_iter()) as Addrs) })
-    }
-}
-
-/// Where a name leads, if that is public throughout.
-async fn public_addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
-    match found.iter().all(|address| is_public(address.ip())) {
-        true => Ok(found),
-        false => Err(io::Error::other(PRIVATE)),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! never makes a working tree: it writes the files as one archive, which is unpacked like every other.
 
 mod command;
+mod said;
 
 use std::io;
 use std::path::Path;

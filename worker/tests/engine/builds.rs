@@ -5,6 +5,7 @@ use dockframe_shared::protocol::{LogKind, LogStep, RevokeWhy};
 use serde_json::{Value, json};
 
 use super::bench::{Bench, docker};
+use super::git::GitServer;
 
 fn text(result: &JobResult) -> String {
     result.logs.iter().map(|line| line.text.as_str()).collect()
@@ -126,6 +127,103 @@ async fn an_archive_is_the_context_and_a_moved_one_builds_anew() {
     let (_, result) = run(&bench, "l4", json!({"context": address, "buildContext": "."})).await;
     assert_eq!(text(&result), "second\n");
     let _built = built_by(&bench);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_git_repository_is_the_context_and_a_moved_branch_builds_anew() {
+    let bench = Bench::new().await;
+    let server = GitServer::start().await;
+    let dockerfile = format!(
+        "FROM {} AS first\nLABEL made-by={}\nARG WHO=nobody\nCOPY . /\nRUN echo $WHO >> /made\nFROM first\nRUN echo last > /made\n",
+        bench.image, bench.worker_id
+    );
+    let files = [
+        ("sub/Dockerfile", dockerfile.as_str()),
+        ("sub/made", "first\n"),
+        // No attribute takes anything out, or fills anything in.
+        (".gitattributes", "* export-ignore filter=lfs text eol=crlf\n"),
+        ("elsewhere", "x"),
+    ];
+    let first = server.commit("private/repo.git", "main", &files);
+    let address = format!("git+http://me:s3cret-token@{}/private/repo.git", server.address);
+    let block = |rest: &str| json!({"context": format!("{address}{rest}"), "buildArgs": ["WHO=you"], "target": "first"});
+    let worker = bench.worker(&[]).await;
+    let (reason, result) = run(&bench, "l1", block("#main:sub")).await;
+    let _built = built_by(&bench);
+    assert_eq!(
+        (reason, text(&result).as_str()),
+        (FinishReason::Success, "first\nyou\n"),
+        "{:?} {:?}",
+        result.error,
+        build_lines(&bench, "l1")
+    );
+    let steps: Vec<LogStep> = bench.relay.logs("l1").into_iter().map(|logs| logs.step).collect();
+    assert_eq!(steps.first(), Some(&LogStep::CloningRepo));
+    bench.relay.grant("l2", "l2", json!({"build": block("#main:sub"), "command": "ls /"}));
+    let (_, result) = bench.relay.finished("l2").await;
+    assert!(!text(&result).contains("elsewhere"), "{}", text(&result));
+    assert_eq!(build_lines(&bench, "l2"), Vec::<String>::new(), "not asked again so soon");
+    worker.stop().await;
+
+    // Another process knows nothing of when it looked last.
+    let n_fetched = || server.n_asked("POST /private/repo.git/git-upload-pack");
+    let fetched = n_fetched();
+    let worker = bench.worker(&[]).await;
+    run(&bench, "l3", block("#main:sub")).await;
+    assert_eq!(n_fetched(), fetched + 1, "the refs are listed, and nothing is fetched");
+    worker.stop().await;
+    server.commit("private/repo.git", "main", &[("sub/made", "second\n")]);
+    let worker = bench.worker(&[]).await;
+    let (_, result) = run(&bench, "l4", block("#main:sub")).await;
+    assert_eq!(text(&result), "second\nyou\n");
+    let _built = built_by(&bench);
+    // A commit stays what it is, and may be asked for by its id. What has moved away is followed.
+    let moved = format!("git+http://{}/moved/private/repo.git#{first}:sub", server.address);
+    let moved = moved.replace("http://", "http://me:s3cret-token@");
+    let (_, result) = run(&bench, "l5", json!({"context": moved, "target": "first"})).await;
+    assert_eq!(text(&result), "first\nnobody\n", "{:?}", result.error);
+    let _built = built_by(&bench);
+
+    let heard = format!("{:?}", bench.relay.heard());
+    for secret in ["s3cret-token", "bWU6czNjcmV0LXRva2Vu"] {
+        assert!(!heard.contains(secret), "{heard}");
+        for image in &built_by(&bench).0 {
+            let shown = [docker(&["inspect", image]), docker(&["history", "--no-trunc", image])];
+            assert!(shown.iter().all(|shown| !String::from_utf8_lossy(&shown.stdout).contains(secret)));
+        }
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_git_repository_that_cannot_be_had_is_an_error_in_words() {
+    let bench = Bench::new().await;
+    let server = GitServer::start().await;
+    let link = "FROM x\n";
+    server.commit("repo.git", "main", &[("Dockerfile", link), ("private/Dockerfile", link)]);
+    server.commit("private/repo.git", "main", &[("Dockerfile", link)]);
+    let worker = bench.worker(&[]).await;
+    let here = &server.address;
+    for (lease, address, part) in [
+        ("ref", format!("http://{here}/repo.git#none"), "the repository has no branch or tag"),
+        ("commit", format!("http://{here}/repo.git#{}", "a".repeat(40)), "git cannot fetch the repository: "),
+        ("directory", format!("http://{here}/repo.git#main:nowhere"), "there is no directory nowhere in it"),
+        ("file", format!("http://{here}/repo.git#main:Dockerfile"), "there is no directory Dockerfile in it"),
+        ("gone", format!("http://{here}/gone.git"), "the server answered 404"),
+        ("closed", format!("http://me:s3cret-wrong@{here}/private/repo.git"), "the server answered 401"),
+        ("page", format!("git+http://{here}/page"), "no git repository is served there"),
+        ("option", format!("http://{here}/repo.git#--upload-pack=x"), "no ref begins with `-`"),
+        ("ssh", format!("ssh://git@{here}/repo.git"), "use https"),
+        ("short", "git@git.example:repo.git".to_owned(), "use https"),
+    ] {
+        let (reason, result) = run(&bench, lease, json!({"context": address})).await;
+        assert_eq!(reason, FinishReason::Error);
+        let error = result.error.unwrap().to_string();
+        assert!(error.contains(part), "{lease}: {error}");
+    }
+    assert!(!format!("{:?}", bench.relay.heard()).contains("s3cret"));
+    bench.clean().await;
     worker.stop().await;
 }
 

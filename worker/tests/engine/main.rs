@@ -7,6 +7,7 @@ mod builds;
 mod container;
 mod doctor;
 mod faults;
+mod git;
 mod hostile;
 mod killed;
 mod old_way;

@@ -11,9 +11,8 @@ use reqwest::header::{CONTENT_TYPE, USER_AGENT};
 use tokio::time::sleep;
 use url::{Host, Url};
 
-use super::{
-    ATTEMPTS, Http, HttpError, MAX_REDIRECTS, PRIVATE, backoff, next_hop, public_addresses, transport,
-};
+use super::public::{PRIVATE, public_addresses};
+use super::{ATTEMPTS, Http, HttpError, MAX_REDIRECTS, backoff, next_hop, transport};
 
 /// What every client asks of a repository first.
 const QUESTION: &str = "/info/refs?service=git-upload-pack";

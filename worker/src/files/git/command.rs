@@ -4,25 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use base64::Engine as _;
 use cap_std::fs::Dir;
-use percent_encoding::percent_decode_str;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{sleep, timeout};
-use url::Url;
 
 use super::GitError;
+use super::said::{MAX_SAID_BYTES, credential, secrets, sentence};
 use crate::files::context::{ContextError, MAX_UNPACKED_BYTES, unpack_stream};
 use crate::files::fetch::Served;
 
 /// Of an answer that is read.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
-/// Of complaints that are kept: the last ones tell most.
-const MAX_SAID_BYTES: usize = 16 << 10;
-const MAX_SENTENCE_CHARS: usize = 600;
-const MAX_SENTENCE_LINES: usize = 4;
 /// Address space of each process. Packs that unfold are written by strangers too.
 const MAX_MEMORY_BYTES: u64 = 4 << 30;
 /// How often the room that is taken is looked at.
@@ -216,50 +210,6 @@ impl Git {
     }
 }
 
-/// User and password, as they are and as they are sent.
-fn credential(url: &Url) -> Option<(String, String)> {
-    if url.username().is_empty() && url.password().is_none() {
-        return None;
-    }
-    let mut plain = percent_decode_str(url.username()).collect::<Vec<u8>>();
-    plain.push(b':');
-    plain.extend(percent_decode_str(url.password().unwrap_or_default()));
-    let encoded = base64::engine::general_purpose::STANDARD.encode(&plain);
-    Some((String::from_utf8_lossy(&plain).into_owned(), encoded))
-}
-
-/// All that a server could say again of a credential.
-fn secrets(url: &Url, plain: String, encoded: String) -> Vec<String> {
-    // A token alone is the user's name.
-    let (user, password) = plain.split_once(':').unwrap_or((&plain, ""));
-    let token = if password.is_empty() { user } else { password }.to_owned();
-    let written = url.password().filter(|password| !password.is_empty()).unwrap_or(url.username());
-    let mut secrets = vec![encoded, written.to_owned(), token, plain];
-    // A secret that is a part of another one must not break it first.
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    secrets.retain(|secret| !secret.is_empty());
-    secrets
-}
-
-/// Git's last words, for people: short, in one line, without secrets.
-fn sentence(said: &[u8], secrets: &[String]) -> String {
-    // A secret that was cut in two would not be found.
-    let longest = secrets.iter().map(String::len).max().unwrap_or_default();
-    let whole = if said.len() < MAX_SAID_BYTES { said } else { said.get(longest..).unwrap_or_default() };
-    let mut text = String::from_utf8_lossy(whole).into_owned();
-    for secret in secrets {
-        text = text.replace(secret.as_str(), "***");
-    }
-    let lines: Vec<String> = text
-        .split(['\n', '\r'])
-        .map(|line| line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>())
-        .map(|line| line.trim().to_owned())
-        .filter(|line| !line.is_empty() && !line.starts_with("hint:"))
-        .collect();
-    let last = &lines[lines.len().saturating_sub(MAX_SENTENCE_LINES)..];
-    last.join("; ").chars().take(MAX_SENTENCE_CHARS).collect()
-}
-
 /// The processes of one call: all of them end when nobody waits any more.
 struct Group(Option<Pid>);
 
@@ -343,6 +293,8 @@ async fn end(from: Option<ChildStderr>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use url::Url;
+
     use super::*;
 
     fn served(address: &str) -> Served {
@@ -365,14 +317,6 @@ mod tests {
         assert_eq!(sentence(said, &git.secrets), "remote: ***, ***  and ***; fatal: no");
         git.goes_to(&served("https://t0ken@h/x.git"));
         assert_eq!(sentence(b"t0ken dDBrZW46", &git.secrets), "*** ***");
-    }
-
-    #[test]
-    fn last_words_are_short() {
-        assert_eq!(sentence("a\n".repeat(9).as_bytes(), &[]), "a; a; a; a");
-        assert_eq!(sentence("x".repeat(20_000).as_bytes(), &[]).len(), MAX_SENTENCE_CHARS);
-        let cut = format!("cret{}", " x".repeat(MAX_SAID_BYTES / 2 - 2));
-        assert!(!sentence(cut.as_bytes(), &["secret".to_owned()]).contains("cret"));
     }
 
     #[tokio::test]
@@ -404,6 +348,42 @@ mod tests {
         assert!(listed.lines().all(|line| line.starts_with("command\t")), "{listed}");
         let refused = git.run("clone", &["ls-remote", "--", "/"], ends_soon()).await.unwrap_err().to_string();
         assert!(refused.contains("transport 'file' not allowed"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn git_goes_where_it_is_told_and_follows_nobody_from_there() {
+        use tokio::io::AsyncWriteExt as _;
+        use tokio::net::TcpListener;
+
+        let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (here, elsewhere) = (listen().await, listen().await);
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let directory = tempfile::tempdir().unwrap();
+        let mut git = Git::new(directory.path()).await.unwrap();
+        // No name server knows the name.
+        let address = git.goes_to(&Served {
+            url: Url::parse(&format!("http://pinned.invalid:{}/x.git", port(&here))).unwrap(),
+            pin: Some(format!("pinned.invalid:{}:127.0.0.1", port(&here))),
+            ignore_certificates: false,
+        });
+        let answer = format!(
+            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{}/x.git/info/refs?service=git-upload-pack\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n",
+            port(&elsewhere)
+        );
+        let answering = async {
+            let (mut connection, _) = here.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let read = connection.read(&mut request).await.unwrap();
+            connection.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        };
+        let arguments = ["ls-remote", "--", &address];
+        let (request, outcome) = tokio::join!(answering, git.run("list", &arguments, ends_soon()));
+        assert!(request.starts_with("GET /x.git/info/refs"), "{request}");
+        assert!(matches!(outcome, Err(GitError::Failed { .. })), "{outcome:?}");
+        let other = timeout(Duration::from_millis(50), elsewhere.accept()).await;
+        assert!(other.is_err(), "git has followed");
     }
 
     fn ends_soon() -> Duration {
