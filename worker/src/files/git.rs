@@ -45,8 +45,6 @@ pub(crate) enum GitError {
     NoReference(String),
     #[error("the repository is empty")]
     Empty,
-    #[error("there is no directory {0} in it")]
-    NoDirectory(String),
     #[error("git cannot {what}: {said}")]
     Failed { what: &'static str, said: String },
     #[error("git took longer than {} s to {what}", limit.as_secs())]
@@ -153,7 +151,7 @@ impl Remote {
                 match kind {
                     Ok(kind) if kind.trim_ascii() == b"tree" => tree,
                     Ok(_) | Err(GitError::Failed { .. }) => {
-                        return Err(GitError::NoDirectory(directory.as_str().to_owned()));
+                        return Err(ContextError::NoFile(format!("directory {}", directory.as_str())).into());
                     }
                     Err(error) => return Err(error),
                 }

@@ -55,6 +55,7 @@ const ATTRIBUTES: &str = "* -export-ignore -export-subst -ident -text !filter !w
 /// How git is called for one repository.
 #[derive(Debug)]
 pub(super) struct Git {
+    program: &'static str,
     /// Has the repository and an empty home.
     directory: PathBuf,
     settings: Vec<String>,
@@ -68,6 +69,7 @@ impl Git {
     pub(super) async fn new(directory: &Path) -> Result<Self, GitError> {
         tokio::fs::create_dir_all(directory.join("home")).await?;
         Ok(Self {
+            program: "git",
             directory: directory.to_owned(),
             settings: SETTINGS.map(str::to_owned).to_vec(),
             header: None,
@@ -104,7 +106,7 @@ impl Git {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("git");
+        let mut command = Command::new(self.program);
         command
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
@@ -337,6 +339,15 @@ mod tests {
             sleep(Duration::from_millis(20)).await;
         }
         panic!("a process is left");
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_git_says_what_to_install() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut git = Git::new(directory.path()).await.unwrap();
+        git.program = "git-that-is-not-here";
+        let error = git.run("say its version", &["version"], ends_soon()).await.unwrap_err().to_string();
+        assert!(error.contains("install git (2.37 or newer)") && error.contains(".tar.gz"), "{error}");
     }
 
     #[tokio::test]
