@@ -173,11 +173,16 @@ async fn a_git_repository_is_the_context_and_a_moved_branch_builds_anew() {
     run(&bench, "l3", block("#main:sub")).await;
     assert_eq!(n_fetched(), fetched + 1, "the refs are listed, and nothing is fetched");
     worker.stop().await;
+    server.tag("private/repo.git", "v1");
     server.commit("private/repo.git", "main", &[("sub/made", "second\n")]);
     let worker = bench.worker(&[]).await;
     let (_, result) = run(&bench, "l4", block("#main:sub")).await;
     assert_eq!(text(&result), "second\nyou\n");
     let _built = built_by(&bench);
+    for (lease, what, made) in [("tag", "#v1:sub", "first\nyou\n"), ("head", "#:sub", "second\nyou\n")] {
+        let (_, result) = run(&bench, lease, block(what)).await;
+        assert_eq!(text(&result), made, "{lease}: {:?}", result.error);
+    }
     // A commit stays what it is, and may be asked for by its id. What has moved away is followed.
     let moved = format!("git+http://{}/moved/private/repo.git#{first}:sub", server.address);
     let moved = moved.replace("http://", "http://me:s3cret-token@");
@@ -200,9 +205,11 @@ async fn a_git_repository_is_the_context_and_a_moved_branch_builds_anew() {
 async fn a_git_repository_that_cannot_be_had_is_an_error_in_words() {
     let bench = Bench::new().await;
     let server = GitServer::start().await;
-    let link = "FROM x\n";
-    server.commit("repo.git", "main", &[("Dockerfile", link), ("private/Dockerfile", link)]);
-    server.commit("private/repo.git", "main", &[("Dockerfile", link)]);
+    let dockerfile = "FROM x\n";
+    server.commit("repo.git", "main", &[("Dockerfile", dockerfile)]);
+    server.commit("private/repo.git", "main", &[("Dockerfile", dockerfile)]);
+    server.link("repo.git", "link", "../../etc/passwd");
+    server.commit("repo.git", "link", &[]);
     let worker = bench.worker(&[]).await;
     let here = &server.address;
     for (lease, address, part) in [
@@ -210,6 +217,7 @@ async fn a_git_repository_that_cannot_be_had_is_an_error_in_words() {
         ("commit", format!("http://{here}/repo.git#{}", "a".repeat(40)), "git cannot fetch the repository: "),
         ("directory", format!("http://{here}/repo.git#main:nowhere"), "there is no directory nowhere in it"),
         ("file", format!("http://{here}/repo.git#main:Dockerfile"), "there is no directory Dockerfile in it"),
+        ("link", format!("http://{here}/repo.git#link"), "is a link to somewhere else"),
         ("gone", format!("http://{here}/gone.git"), "the server answered 404"),
         ("closed", format!("http://me:s3cret-wrong@{here}/private/repo.git"), "the server answered 401"),
         ("page", format!("git+http://{here}/page"), "no git repository is served there"),

@@ -49,9 +49,21 @@ impl GitServer {
         }
         let at = ["-C", repository];
         let call = |arguments: &[&str]| git(&self.root, &[&at[..], arguments].concat());
+        call(&["checkout", "--quiet", "-B", branch]);
         call(&["add", "--all", "--force"]);
         call(&["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "x"]);
         call(&["rev-parse", "HEAD"])
+    }
+
+    /// A tag with a message, of what was committed last.
+    pub(crate) fn tag(&self, repository: &str, name: &str) {
+        let who = ["-C", repository, "-c", "user.name=t", "-c", "user.email=t@t"];
+        git(&self.root, &[&who[..], &["tag", "--annotate", "--message", "x", name]].concat());
+    }
+
+    /// A link for the next commit.
+    pub(crate) fn link(&self, repository: &str, name: &str, target: &str) {
+        std::os::unix::fs::symlink(target, self.root.path().join(repository).join(name)).unwrap();
     }
 
     /// How many requests had this in their first line.
