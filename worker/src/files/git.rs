@@ -4,6 +4,7 @@
 //! goes to the one place that was checked ([`Http::repository`]), runs none of what the repository brings along, and
 //! never makes a working tree: it writes the files as one archive, which is unpacked like every other.
 
+mod bounds;
 mod command;
 mod said;
 

@@ -5,25 +5,22 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use cap_std::fs::Dir;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
+use rustix::process::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, ChildStderr, Command};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::GitError;
+use super::bounds::{Group, bound, outgrown};
 use super::said::{MAX_SAID_BYTES, credential, secrets, sentence};
-use crate::files::context::{ContextError, MAX_UNPACKED_BYTES, unpack_stream};
+use crate::files::context::{ContextError, unpack_stream};
 use crate::files::fetch::Served;
 
 /// Of an answer that is read.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
-/// Address space of each process. Packs that unfold are written by strangers too.
-const MAX_MEMORY_BYTES: u64 = 4 << 30;
-/// How often the room that is taken is looked at.
-const WATCH_EVERY: Duration = Duration::from_millis(200);
 
 /// Settings of every call.
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 17] = [
     // Names of other servers come in redirects, alternates and the like: all of these are followed here, or not at all.
     "http.followRedirects=false",
     "http.proxy=",
@@ -46,7 +43,6 @@ const SETTINGS: [&str; 18] = [
     "pack.threads=2",
     // Modes as of a working tree.
     "tar.umask=0022",
-    "advice.detachedHead=false",
 ];
 
 /// Files as they are in the commit: no line ends changed, no keywords filled in, nothing left out.
@@ -151,7 +147,7 @@ impl Git {
         })?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         bound(group);
-        Ok((child, Group(group)))
+        Ok((child, Group::of(group)))
     }
 
     /// Calls git. The result is the beginning of what it writes.
@@ -210,63 +206,6 @@ impl Git {
         };
         Err(GitError::Failed { what, said })
     }
-}
-
-/// The processes of one call: all of them end when nobody waits any more.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn is_over(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // All may be gone already.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-}
-
-/// Limits a process, and those that it starts. It has hardly begun; where it is over already, nothing is left to limit.
-fn bound(process: Option<Pid>) {
-    let limits =
-        [(Resource::As, MAX_MEMORY_BYTES), (Resource::Fsize, MAX_UNPACKED_BYTES), (Resource::Core, 0)];
-    for (resource, most) in limits {
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
-        if process.is_some() {
-            let _ = prlimit(process, resource, limit);
-        }
-    }
-}
-
-/// Returns when the directory has more in it than a context may have.
-async fn outgrown(directory: &Path) {
-    loop {
-        sleep(WATCH_EVERY).await;
-        let directory = directory.to_owned();
-        let size = tokio::task::spawn_blocking(move || size(directory)).await.unwrap_or_default();
-        if size > MAX_UNPACKED_BYTES {
-            return;
-        }
-    }
-}
-
-/// Of all files in a directory. Those that come and go meanwhile do not matter.
-fn size(directory: PathBuf) -> u64 {
-    let (mut size, mut left) = (0, vec![directory]);
-    while let Some(directory) = left.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => left.push(entry.path()),
-                Ok(metadata) => size += metadata.len(),
-                Err(_) => {}
-            }
-        }
-    }
-    size
 }
 
 /// Reads to the end and keeps the beginning.
@@ -336,7 +275,7 @@ mod tests {
             if !sleeps() {
                 return;
             }
-            sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("a process is left");
     }
