@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use crate::test::Test;
 
@@ -29,6 +30,9 @@ pub(crate) type Running = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
 /// What a test works with. One is made for each test, and ended with it.
 pub(crate) trait Context: Clone {
+    /// The longest that one test may take: a replacement of the oldest kind of job takes 70 s.
+    const LIMIT: Duration = Duration::from_secs(110);
+
     /// Ends what the test began, also when it has failed.
     fn end(self) -> impl Future<Output = anyhow::Result<()>>;
 }

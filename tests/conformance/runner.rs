@@ -11,9 +11,6 @@ use crate::registry::{About, Context, Item};
 use crate::report;
 use crate::test::Skipped;
 
-/// The longest that one test may take: a replacement of the oldest kind of job takes 70 s.
-const LIMIT: Duration = Duration::from_secs(110);
-
 /// How a test came out.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -65,7 +62,7 @@ pub(crate) async fn run<T: Context>(
 async fn run_one<T: Context>(item: Item<T>, context: T, known: &Known) -> Outcome {
     let begin = Instant::now();
     let run = AssertUnwindSafe(async { (item.run)(context.clone()).await }).catch_unwind();
-    let ended = tokio::time::timeout(LIMIT, run).await;
+    let ended = tokio::time::timeout(T::LIMIT, run).await;
     let left = context.end().await;
     let verdict = match ended {
         Ok(Ok(Ok(()))) => match left {
@@ -81,7 +78,7 @@ async fn run_one<T: Context>(item: Item<T>, context: T, known: &Known) -> Outcom
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             Verdict::Failed(format!("the test itself failed: {}", text.unwrap_or_default()))
         }
-        Err(_) => Verdict::Failed(format!("expected an end within {LIMIT:?}; it still runs")),
+        Err(_) => Verdict::Failed(format!("expected an end within {:?}; it still runs", T::LIMIT)),
     };
     let verdict = match (verdict, known.reason(&item.about)) {
         (Verdict::Failed(_), Some(reason)) => Verdict::Known(reason.to_owned()),

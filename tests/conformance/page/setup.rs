@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use dockframe_tests::browser::{Browser, Frame};
@@ -232,6 +233,9 @@ impl Test {
 }
 
 impl Context for Test {
+    /// All recorded hosts one after the other, in a browser, take 40 s on an idle machine.
+    const LIMIT: Duration = Duration::from_secs(240);
+
     /// Closes the windows.
     async fn end(self) -> anyhow::Result<()> {
         let windows = std::mem::take(&mut *self.windows.lock().unwrap_or_else(PoisonError::into_inner));
