@@ -184,13 +184,13 @@ impl Blobs {
         let digest = key.is_digest().then(Sha256::new);
         let mut writing = tokio::task::spawn_blocking(move || Ok((File::create(path)?, digest)));
         let mut length: u64 = 0;
-        let mut ended = false;
-        while !ended {
+        let mut is_last = false;
+        while !is_last {
             // Gathered while the last piece is summed and written.
             let (mut piece, mut bytes) = (Vec::new(), 0);
             while bytes < PIECE_BYTES {
                 let Some(chunk) = content.next().await else {
-                    ended = true;
+                    is_last = true;
                     break;
                 };
                 let chunk = chunk.map_err(|error| PutError::Broken(error.into()))?;
@@ -201,7 +201,7 @@ impl Blobs {
                 }
                 piece.push(chunk);
             }
-            let (mut file, mut digest) = done(writing).await?;
+            let (mut file, mut digest) = ended(writing).await.map_err(PutError::Disk)?;
             writing = tokio::task::spawn_blocking(move || {
                 for chunk in piece {
                     digest.iter_mut().for_each(|digest| digest.update(&chunk));
@@ -213,7 +213,7 @@ impl Blobs {
         if declared.is_some_and(|declared| declared != length) {
             return Err(PutError::Broken("fewer bytes came than were announced".into()));
         }
-        let (file, digest) = done(writing).await?;
+        let (file, digest) = ended(writing).await.map_err(PutError::Disk)?;
         if let Some(digest) = digest {
             let actual = hex(&digest.finalize());
             if actual != key.as_str() {
@@ -231,10 +231,6 @@ impl Blobs {
     }
 }
 
-async fn done<T>(work: JoinHandle<std::io::Result<T>>) -> Result<T, PutError> {
-    work.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(PutError::Disk)
-}
-
 fn shard_of(name: &str) -> &str {
     name.trim_start_matches("k-").get(..2).unwrap_or("__")
 }
@@ -243,7 +239,12 @@ fn shard_of(name: &str) -> &str {
 pub(super) async fn unblocked<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    ended(tokio::task::spawn_blocking(work)).await
+}
+
+/// The outcome of such work that was begun before.
+async fn ended<T>(work: JoinHandle<std::io::Result<T>>) -> std::io::Result<T> {
+    work.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// A file that goes unless it is published.

@@ -14,7 +14,9 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts as _, Request};
 use axum::response::{IntoResponse as _, Response};
 use dockframe_shared::QueueKey;
-use dockframe_shared::protocol::{LEASE_PROTOCOL, PROTOCOL_HEADER, WATCH_PROTOCOL, WorkerMessage};
+use dockframe_shared::protocol::{
+    BadFrame, ClientMessage, LEASE_PROTOCOL, PROTOCOL_HEADER, WATCH_PROTOCOL, WorkerMessage,
+};
 use http::{HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 
@@ -112,6 +114,16 @@ pub(crate) async fn upgrade(app: Arc<App>, request: Request) -> Response {
     response
 }
 
+/// What a client said; a frame that says nothing is counted.
+fn read_client(service: &Service, text: &str) -> Result<ClientMessage, BadFrame> {
+    ClientMessage::read(text).inspect_err(|error| dropped(service, error))
+}
+
+fn dropped(service: &Service, error: &BadFrame) {
+    service.metrics.refused(Refused::Frame);
+    tracing::debug!(%error, "a frame was dropped");
+}
+
 /// What a worker said; a frame that says nothing, or too much, is dropped and counted.
 fn read_worker(service: &Service, text: &str) -> Option<WorkerMessage> {
     match WorkerMessage::read(text) {
@@ -122,8 +134,7 @@ fn read_worker(service: &Service, text: &str) -> Option<WorkerMessage> {
         }
         Ok(message) => Some(message),
         Err(error) => {
-            service.metrics.refused(Refused::Frame);
-            tracing::debug!(%error, "a frame was dropped");
+            dropped(service, &error);
             None
         }
     }

@@ -16,7 +16,6 @@ use super::connection::{Connection, Peer};
 use super::lists::Lists;
 use crate::error::chain;
 use crate::limits::MAX_LISTED;
-use crate::metrics::Refused;
 use crate::queue::open::OpenQueue;
 use crate::queue::outbox::{Outbox, Parcel, text};
 use crate::queue::service::Service;
@@ -67,12 +66,7 @@ impl Peer for OldClient {
     type Message = ClientMessage;
 
     fn read(&self, text: Utf8Bytes) -> Option<ClientMessage> {
-        ClientMessage::read(&text)
-            .inspect_err(|error| {
-                self.service.metrics.refused(Refused::Frame);
-                tracing::debug!(%error, "a frame was dropped");
-            })
-            .ok()
+        super::read_client(&self.service, &text).ok()
     }
 
     async fn message(&self, message: ClientMessage) {

@@ -18,7 +18,6 @@ use super::changes::Changes;
 use super::connection::{Connection, Peer};
 use crate::error::chain;
 use crate::limits::{MAX_CLIENT_FRAME_BYTES, MAX_WATCHED};
-use crate::metrics::Refused;
 use crate::queue::open::{OpenQueue, SocketId, WatchClient as WatchEntry};
 use crate::queue::outbox::{Outbox, Parcel, text};
 use crate::queue::service::{self, Service, wire_revision};
@@ -103,10 +102,8 @@ impl Peer for WatchClient {
     type Message = ClientMessage;
 
     fn read(&self, text: Utf8Bytes) -> Option<ClientMessage> {
-        ClientMessage::read(&text)
+        super::read_client(&self.service, &text)
             .inspect_err(|error| {
-                self.service.metrics.refused(Refused::Frame);
-                tracing::debug!(%error, "a frame was dropped");
                 if let Some(reference) = ClientMessage::unread_reference(&text) {
                     self.refuse(reference, "message-unreadable", "Message not readable", chain(error));
                 }
